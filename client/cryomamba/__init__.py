@@ -1,0 +1,1 @@
+"""CryoMamba's Python SDK and command line."""

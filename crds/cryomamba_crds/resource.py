@@ -1,0 +1,302 @@
+"""The resource `SegmentationJob` (cryomamba.io/v1alpha1): what a user asks for and what the cluster answers."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from cryomamba_crds.failures import FailureCode
+from cryomamba_crds.ids import JOB_ID_PATTERN
+from cryomamba_crds.model_card import MODEL_NAME_PATTERN
+from cryomamba_crds.task import SpacingPolicy
+
+GROUP = "cryomamba.io"
+VERSION = "v1alpha1"
+KIND = "SegmentationJob"
+PLURAL = "segmentationjobs"
+OWNER_LABEL = "cryomamba.io/owner"
+
+_IMMUTABLE: dict[str, Any] = {
+    "rule": "self == oldSelf",
+    "message": "the field cannot be changed; create a new SegmentationJob",
+}
+
+
+def _immutable(**schema: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON schema holds anything
+    """Mark a field of the spec as unchangeable, by a CEL rule that the API server itself holds."""
+    return {"x-kubernetes-validations": [_IMMUTABLE], **schema}
+
+
+class _KubeModel(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class InputSource(_KubeModel):
+    """The volume: exactly one of an uploaded file and an object in the configured bucket."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.fileId) != has(self.object)",
+                    "message": "give exactly one of fileId and object",
+                },
+                _IMMUTABLE,
+            ],
+        },
+    )
+
+    file_id: Annotated[
+        str | None,
+        Field(pattern=r"^file_[a-z0-9]{12}$", max_length=17, description="Id of a file uploaded through the API."),
+    ] = None
+    object: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9/._-]*$",
+            min_length=1,
+            max_length=512,
+            description="Key of a volume in the configured bucket.",
+        ),
+    ] = None
+
+
+class Inference(_KubeModel):
+    """How the network is run over the volume. Whole numbers and strings only: floats do not survive round trips."""
+
+    model_config = ConfigDict(json_schema_extra=_immutable())
+
+    folds: Annotated[
+        list[Annotated[str, Field(pattern=r"^(all|[0-9]{1,2})$", max_length=3)]] | None,
+        Field(
+            min_length=1,
+            max_length=10,
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+            description='Folds ("all" is fold_all); absent: all numbered ones, or fold_all where there are none.',
+        ),
+    ] = None
+    tile_step_percent: Annotated[
+        int,
+        Field(ge=10, le=100, description="Distance of neighbouring tiles in percent of the patch."),
+    ] = 50
+    mirroring: Annotated[bool, Field(description="Test-time augmentation along the axes the model mirrors.")] = True
+    save_probabilities: Annotated[bool, Field(description="Keep the probabilities as an artifact.")] = False
+    spacing_policy: Annotated[
+        SpacingPolicy | None,
+        Field(description="How the voxel size meets the plan's unitless spacing; absent: what the model's card says."),
+    ] = None
+    voxel_size_nm: Annotated[
+        list[Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$", max_length=16)]] | None,
+        Field(
+            min_length=3,
+            max_length=3,
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+            description="Voxel size along X, Y, Z in nm, as decimal strings; overrides the file's header.",
+        ),
+    ] = None
+    invert: Annotated[
+        bool,
+        Field(description="Negate intensities: for volumes whose contrast is the opposite of the model's."),
+    ] = False
+
+
+class Preview(_KubeModel):
+    """Pictures of the middle slice on the way."""
+
+    model_config = ConfigDict(json_schema_extra=_immutable())
+
+    enabled: bool = True
+    interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
+    downsample_factor: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+
+
+class Resources(_KubeModel):
+    """What the pod asks the scheduler for."""
+
+    model_config = ConfigDict(json_schema_extra=_immutable())
+
+    gpus: Annotated[int, Field(ge=0, le=16, description="nvidia.com/gpu; 0 runs on the CPU.")] = 1
+    memory: Annotated[str, Field(pattern=_QUANTITY, max_length=16)] = "16Gi"
+    cpu: Annotated[str, Field(pattern=_QUANTITY, max_length=16)] = "2"
+
+
+class DesiredState(StrEnum):
+    """The one wish that may change: to stop."""
+
+    RUN = "Run"
+    CANCELLED = "Cancelled"
+
+
+class SegmentationJobSpec(_KubeModel):
+    """What is asked for. All but `desiredState` and `ttlSecondsAfterFinished` is immutable."""
+
+    input: InputSource
+    model: Annotated[
+        str,
+        Field(
+            pattern=MODEL_NAME_PATTERN,
+            max_length=63,
+            json_schema_extra=_immutable(),
+            description="Name of a model in the catalogue.",
+        ),
+    ]
+    inference: Inference = Inference()
+    preview: Preview = Preview()
+    resources: Resources = Resources()
+    max_attempts: Annotated[int, Field(ge=1, le=10, json_schema_extra=_immutable())] = 3
+    active_deadline_seconds: Annotated[
+        int,
+        Field(ge=60, le=604800, json_schema_extra=_immutable(), description="Running time an attempt may take."),
+    ] = 86400
+    ttl_seconds_after_finished: Annotated[
+        int | None,
+        Field(ge=0, le=31536000, description="When the record goes; absent: never."),
+    ] = None
+    priority_class_name: Annotated[
+        str | None,
+        Field(min_length=1, max_length=253, json_schema_extra=_immutable()),
+    ] = None
+    queue_name: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=63,
+            pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+            json_schema_extra=_immutable(),
+            description="Kueue's local queue.",
+        ),
+    ] = None
+    desired_state: Annotated[
+        DesiredState,
+        Field(
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    {
+                        "rule": "oldSelf == self || self == 'Cancelled'",
+                        "message": "a cancelled job stays cancelled; create a new SegmentationJob",
+                    },
+                ],
+            },
+        ),
+    ] = DesiredState.RUN
+
+
+class Condition(_KubeModel):
+    """One aspect of a job's state (Scheduled, Running, Succeeded, Finished), as Kubernetes writes conditions."""
+
+    type: Annotated[str, Field(max_length=64)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(max_length=128)]
+    message: Annotated[str, Field(max_length=2048)] = ""
+    last_transition_time: datetime
+    observed_generation: Annotated[int | None, Field(ge=0)] = None
+
+
+class StatusFailure(_KubeModel):
+    """Why the job failed; `cryomamba_crds.failures.Failure` without its free-form details."""
+
+    code: FailureCode
+    message: Annotated[str, Field(max_length=2048)]
+    hint: Annotated[str, Field(max_length=1024)]
+    retryable: bool
+
+
+class StatusProgress(_KubeModel):
+    """How far the pod is; percentages are of the whole job."""
+
+    sequence: Annotated[int, Field(ge=0)]
+    current_step: Annotated[int, Field(ge=1, le=5)]
+    total_steps: Annotated[int, Field(ge=1, le=5)] = 5
+    percentage: Annotated[int, Field(ge=0, le=100)]
+    message: Annotated[str, Field(max_length=256)]
+    eta_seconds: Annotated[int | None, Field(ge=0)] = None
+    updated_at: datetime
+
+
+class StatusPreview(_KubeModel):
+    """The newest preview: an object and its sequence number, never the picture itself."""
+
+    sequence: Annotated[int, Field(ge=1)]
+    scale: Annotated[int, Field(ge=1, le=64)]
+    shape: Annotated[
+        list[int], Field(min_length=3, max_length=3, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ]
+    slice_idx: Annotated[int, Field(ge=0)]
+
+
+class StatusGpu(_KubeModel):
+    """The GPU in use: MiB and percent."""
+
+    gpu_id: Annotated[int, Field(ge=0)]
+    memory_used: Annotated[int, Field(ge=0)]
+    memory_total: Annotated[int, Field(ge=0)]
+    utilization: Annotated[int, Field(ge=0, le=100)]
+
+
+class StatusArtifact(_KubeModel):
+    """A result; its key is derived from uid, attempt and name, never taken from the pod."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+    size: Annotated[int, Field(ge=0)]
+    content_type: Annotated[str, Field(max_length=128)]
+    created_at: datetime
+
+
+class SegmentationJobStatus(_KubeModel):
+    """What has become of it. Operator and pod own disjoint top-level keys (design section 1)."""
+
+    observed_generation: Annotated[int | None, Field(ge=0)] = None
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=8,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = []
+    job_name: Annotated[str | None, Field(max_length=63)] = None
+    pod_uid: Annotated[str | None, Field(max_length=36)] = None
+    attempt: Annotated[int | None, Field(ge=1)] = None
+    disruptions: Annotated[int | None, Field(ge=0)] = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    failure: StatusFailure | None = None
+    progress: StatusProgress | None = None
+    preview: StatusPreview | None = None
+    gpu: StatusGpu | None = None
+    artifacts: Annotated[
+        list[StatusArtifact] | None,
+        Field(
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = None
+
+
+class ObjectMeta(BaseModel):
+    """The part of Kubernetes' metadata that we read."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    name: Annotated[str, Field(pattern=JOB_ID_PATTERN)]
+    namespace: str | None = None
+    uid: str | None = None
+    generation: int | None = None
+    resource_version: str | None = None
+    creation_timestamp: datetime | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class SegmentationJob(_KubeModel):
+    """One segmentation of one volume by one model."""
+
+    api_version: Literal["cryomamba.io/v1alpha1"] = "cryomamba.io/v1alpha1"
+    kind: Literal["SegmentationJob"] = "SegmentationJob"
+    metadata: ObjectMeta
+    spec: SegmentationJobSpec
+    status: SegmentationJobStatus | None = None

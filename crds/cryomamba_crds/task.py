@@ -1,0 +1,76 @@
+"""What a runner is handed: everything one attempt needs to know, and no secret."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SpacingPolicy = Literal["ignore", "angstrom", "nm"]
+"""How a volume's voxel size meets the unitless spacing of nnU-Net's plans."""
+
+Folds = Literal["all"] | list[int | Literal["all"]]
+"""``"all"``: every numbered fold, or fold_all where there is none; a list names folds (``["all"]`` is fold_all)."""
+
+VoxelSize = tuple[float, float, float]
+"""Edge lengths of a voxel along X, Y, Z in nm."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InferenceParams(_Strict):
+    """How the network is run over the volume."""
+
+    folds: Folds = "all"
+    step_size: Annotated[float, Field(ge=0.1, le=1.0)] = 0.5
+    """Distance of neighbouring tiles as a fraction of the patch."""
+    mirroring: bool = True
+    """Test-time augmentation along the axes that the model was trained for."""
+    save_probabilities: bool = False
+    spacing_policy: SpacingPolicy | None = None
+    """None: what the model's card says."""
+    voxel_size_nm: VoxelSize | None = None
+    """Overrides what the file's header says."""
+    invert: bool = False
+    """Negate the intensities: for a volume whose contrast is the opposite of the model's."""
+
+
+class PreviewParams(_Strict):
+    """Pictures on the way."""
+
+    enabled: bool = True
+    interval_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 5
+    downsample_factor: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+class DirectoryStore(_Strict):
+    """An object store that is a directory: object keys are paths below `root`."""
+
+    kind: Literal["directory"] = "directory"
+    root: str
+
+
+class ModelReference(_Strict):
+    """A model of the catalogue, pinned by its digest."""
+
+    name: str
+    key: str
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    cache: str
+    """Folder in which unpacked models are kept, one subfolder a digest."""
+
+
+class Task(_Strict):
+    """One attempt at one job."""
+
+    job_id: str
+    job_uid: str
+    attempt: Annotated[int, Field(ge=1)]
+    input_key: str
+    model: ModelReference
+    params: InferenceParams = InferenceParams()
+    preview: PreviewParams = PreviewParams()
+    store: DirectoryStore
+    output_prefix: str
+    """Key prefix that this attempt alone writes under; ends with a slash."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,0 +1,1 @@
+"""The runner: one task in, labels and statistics out."""

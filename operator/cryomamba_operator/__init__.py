@@ -1,0 +1,1 @@
+"""The operator that turns SegmentationJob resources into Kubernetes Jobs."""
