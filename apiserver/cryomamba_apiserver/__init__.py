@@ -1,1 +1,1 @@
-"""The REST and WebSocket server."""
+"""The REST and WebSocket server of CryoMamba."""

@@ -8,6 +8,8 @@ _LENGTH = 12  # 62 bits: never guessed by chance, and the owner is checked as we
 
 JOB_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,56}$"
 
+_UPLOAD_ID = re.compile(r"^upl_[a-z0-9]{12}\Z")
+_FILE_ID = re.compile(r"^file_[a-z0-9]{12}\Z")
 _GENERATED_ID = re.compile(r"^job_[a-z0-9]{12}$")
 _GENERATED_NAME = re.compile(r"^job-[a-z0-9]{12}$")
 
@@ -29,6 +31,16 @@ def new_file_id() -> str:
 def new_job_id() -> str:
     """Return a fresh id such as ``job_mno345pqr678``."""
     return _new("job")
+
+
+def is_upload_id(text: str) -> bool:
+    """Return whether a client's text has the form of an upload's id, and so may become part of a key."""
+    return _UPLOAD_ID.match(text) is not None
+
+
+def is_file_id(text: str) -> bool:
+    """Return whether a client's text has the form of a file's id, and so may become part of a key."""
+    return _FILE_ID.match(text) is not None
 
 
 def resource_name(job_id: str) -> str:

@@ -1,0 +1,1 @@
+"""Fulfilments of the ports: a directory and SQLite on a workstation."""

@@ -1,0 +1,160 @@
+"""Jobs in SQLite: one row a job, written in one transaction a change, safe against kill -9.
+
+Blocking; `LocalJobStore` calls it from a thread of its own.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+from cryomamba_apiserver.ports.job_store import (
+    DuplicateJobError,
+    JobFinishedError,
+    JobMissingError,
+    JobPage,
+    JobRecord,
+    JobRequest,
+    JobStatus,
+    QueueFullError,
+)
+from cryomamba_crds.ids import new_job_id
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    status TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, number);
+CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, number);
+CREATE INDEX IF NOT EXISTS jobs_by_model ON jobs (digest, status, number);
+CREATE UNIQUE INDEX IF NOT EXISTS live_jobs ON jobs (owner, fingerprint) WHERE status IN ('queued', 'running');
+PRAGMA user_version = 1;
+"""
+
+
+class JobTable:
+    """The rows; `now` is the clock."""
+
+    def __init__(self, path: Path, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._database = sqlite3.connect(path, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        # A job whose creation was answered must outlive a power cut too.
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def insert(self, request: JobRequest, max_queued: int) -> JobRecord:
+        """Take a job in at the end of the queue; raise DuplicateJobError, QueueFullError."""
+        now = self._now()
+        record = JobRecord(job_id=new_job_id(), uid=str(uuid4()), request=request, created_at=now, updated_at=now)
+        fingerprint = _fingerprint(request)
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            live = self._database.execute(
+                "SELECT job_id FROM jobs WHERE owner = ? AND fingerprint = ? AND status IN ('queued', 'running')",
+                (request.owner, fingerprint),
+            ).fetchone()
+            if live:
+                raise DuplicateJobError(live[0])
+            if self._count("WHERE status = 'queued'", ()) >= max_queued:
+                raise QueueFullError
+            self._database.execute(
+                "INSERT INTO jobs (job_id, owner, status, fingerprint, digest, record) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    record.job_id,
+                    request.owner,
+                    record.status,
+                    fingerprint,
+                    request.model.digest,
+                    record.model_dump_json(),
+                ),
+            )
+        return record
+
+    def get(self, job_id: str) -> JobRecord:
+        """Return a job; raise JobMissingError."""
+        row = self._database.execute("SELECT record FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise JobMissingError(job_id)
+        return JobRecord.model_validate_json(row[0])
+
+    def page(self, owner: str | None, status: JobStatus | None, limit: int, offset: int) -> JobPage:
+        """Return jobs newest first."""
+        where = "WHERE (? IS NULL OR owner = ?) AND (? IS NULL OR status = ?)"
+        values = (owner, owner, status, status)
+        rows = self._database.execute(
+            f"SELECT record FROM jobs {where} ORDER BY number DESC LIMIT ? OFFSET ?",  # noqa: S608 - `where` is above
+            (*values, limit, offset),
+        )
+        return JobPage([JobRecord.model_validate_json(record) for (record,) in rows], self._count(where, values))
+
+    def position(self, job_id: str) -> int:
+        """Return how many-th a queued job is, from 1; 0 for one that is not queued."""
+        return self._count(
+            "WHERE status = 'queued' AND number <= (SELECT number FROM jobs WHERE job_id = ? AND status = 'queued')",
+            (job_id,),
+        )
+
+    def seconds_per_tile(self, digest: str) -> float | None:
+        """Return what the latest completed job of a model measured."""
+        row = self._database.execute(
+            "SELECT record FROM jobs WHERE digest = ? AND status = 'completed' ORDER BY number DESC LIMIT 1", (digest,)
+        ).fetchone()
+        result = JobRecord.model_validate_json(row[0]).result if row else None
+        return result.seconds_per_tile if result else None
+
+    def update(self, record: JobRecord) -> JobRecord:
+        """Write a changed job and return it with its new time; one that has ended stays as it is.
+
+        Raises:
+            JobFinishedError: the job has ended already.
+        """
+        record = record.model_copy(update={"updated_at": self._now()})
+        with self._database:
+            changed = self._database.execute(
+                "UPDATE jobs SET status = ?, record = ? WHERE job_id = ? AND status IN ('queued', 'running')",
+                (record.status, record.model_dump_json(), record.job_id),
+            ).rowcount
+        if not changed:
+            raise JobFinishedError(self.get(record.job_id).status)
+        return record
+
+    def next_queued(self) -> JobRecord | None:
+        """Return the job whose turn it is."""
+        row = self._database.execute(
+            "SELECT record FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1"
+        ).fetchone()
+        return JobRecord.model_validate_json(row[0]) if row else None
+
+    def running(self) -> list[JobRecord]:
+        """Return the jobs that are marked as running, oldest first."""
+        rows = self._database.execute("SELECT record FROM jobs WHERE status = 'running' ORDER BY number")
+        return [JobRecord.model_validate_json(record) for (record,) in rows]
+
+    def _count(self, where: str, values: tuple[object, ...]) -> int:
+        query = f"SELECT count(*) FROM jobs {where}"  # noqa: S608 - `where` is written in this module
+        (count,) = self._database.execute(query, values).fetchone()
+        return int(count)
+
+
+def _fingerprint(request: JobRequest) -> str:
+    """Return what is equal for two requests whose results would be equal."""
+    same = {
+        "file": request.file_id,
+        "model": request.model.digest,
+        "params": request.params.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Results of jobs, downloaded by signed URL."""

@@ -1,0 +1,1 @@
+"""Commands that need the server's package; `cryomamba` mounts them."""

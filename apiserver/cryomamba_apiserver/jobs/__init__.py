@@ -1,0 +1,1 @@
+"""Jobs: asked for, looked at, watched, cancelled."""

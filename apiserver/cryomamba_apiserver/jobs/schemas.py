@@ -1,0 +1,172 @@
+"""Bodies of the job endpoints and messages of the WebSocket."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from cryomamba_apiserver.ports.job_store import JobStatus
+from cryomamba_apiserver.wire import RequestBody, Timestamp
+from cryomamba_crds.failures import Failure
+from cryomamba_crds.report import GpuStats, Progress, Statistics
+from cryomamba_crds.task import Folds, InferenceParams, PreviewParams, SpacingPolicy
+
+_Edge = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+
+class JobParams(RequestBody):
+    """How the network is run over the volume."""
+
+    folds: Annotated[
+        Folds, Field(description='"all", or a list of folds; ["all"] is the fold trained on all data.')
+    ] = "all"
+    step_size: Annotated[float, Field(ge=0.1, le=1.0, description="Tile distance as a fraction of the patch.")] = 0.5
+    disable_tta: Annotated[bool, Field(description="Switch mirroring off: faster, a little less accurate.")] = False
+    save_probabilities: bool = False
+    spacing_policy: Annotated[
+        SpacingPolicy | None,
+        Field(description="How the voxel size meets the model's unitless spacing; null: what the model's card says."),
+    ] = None
+    voxel_size: Annotated[
+        tuple[_Edge, _Edge, _Edge] | None,
+        Field(description="[X, Y, Z] in nm; overrides what the file's header says."),
+    ] = None
+    invert: Annotated[bool, Field(description="Negate intensities, for a contrast opposite to the model's.")] = False
+
+    def to_inference(self) -> InferenceParams:
+        """Return the same in the words of the runner's task."""
+        return InferenceParams(
+            folds=self.folds,
+            step_size=self.step_size,
+            mirroring=not self.disable_tta,
+            save_probabilities=self.save_probabilities,
+            spacing_policy=self.spacing_policy,
+            voxel_size_nm=self.voxel_size,
+            invert=self.invert,
+        )
+
+
+class CreateJob(RequestBody):
+    """Asks for a segmentation."""
+
+    file_id: Annotated[str, Field(max_length=64)]
+    model: Annotated[str, Field(max_length=63)]
+    params: JobParams = JobParams()
+    preview_config: PreviewParams = PreviewParams()
+
+
+class JobCreated(BaseModel):
+    """A job that is taken in."""
+
+    job_id: str
+    status: JobStatus
+    file_id: str
+    model: str
+    created_at: Timestamp
+    queue_position: Annotated[int, Field(description="From 1; 0 once it runs.")]
+    estimated_duration_seconds: Annotated[int | None, Field(description="null until the model's speed is known.")]
+
+
+class ArtifactLink(BaseModel):
+    """A result and where to get it."""
+
+    name: str
+    size: int
+    content_type: str
+    url: Annotated[str, Field(description="Signed and time-limited.")]
+    created_at: Timestamp
+
+
+class JobDetails(BaseModel):
+    """A job as it stands; fields that do not apply yet are left out."""
+
+    job_id: str
+    status: JobStatus
+    file_id: str
+    model: str
+    params: dict[str, Any]
+    created_at: Timestamp
+    started_at: Timestamp | None
+    completed_at: Timestamp | None
+    updated_at: Timestamp
+    progress: Progress | None
+    artifacts: list[ArtifactLink]
+    gpu_stats: GpuStats | None
+    error: Failure | None
+
+
+class JobCancelled(BaseModel):
+    """The answer to a cancellation."""
+
+    job_id: str
+    status: JobStatus
+    message: str
+
+
+class JobSummary(BaseModel):
+    """A job in a list."""
+
+    job_id: str
+    status: JobStatus
+    created_at: Timestamp
+    completed_at: Timestamp | None
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobSummary]
+    total: int
+    limit: int
+    offset: int
+
+
+class PreviewPicture(BaseModel):
+    """A PNG of the middle Z slice, labels over the grey image."""
+
+    scale: int
+    shape: tuple[int, int, int]
+    dtype: Literal["uint8"] = "uint8"
+    slice_idx: int
+    encoding: Literal["base64"] = "base64"
+    data: str
+
+
+class _Message(BaseModel):
+    job_id: str
+    timestamp: Timestamp
+
+
+class ProgressMessage(_Message):
+    """How far the job is."""
+
+    type: Literal["progress"] = "progress"
+    progress: Progress
+
+
+class PreviewMessage(_Message):
+    """What it looks like so far."""
+
+    type: Literal["preview"] = "preview"
+    preview: PreviewPicture
+
+
+class CompletedMessage(_Message):
+    """The job is done; the server closes the socket."""
+
+    type: Literal["completed"] = "completed"
+    artifacts: list[ArtifactLink]
+    statistics: Statistics
+
+
+class ErrorMessage(_Message):
+    """The job has failed or was cancelled; the server closes the socket."""
+
+    type: Literal["error"] = "error"
+    error: Failure
+
+
+class PongMessage(BaseModel):
+    """The answer to a ping."""
+
+    type: Literal["pong"] = "pong"
+    timestamp: Timestamp

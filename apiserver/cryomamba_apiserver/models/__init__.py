@@ -1,0 +1,1 @@
+"""The catalogue of models, and the one that ships with the product."""

@@ -1,0 +1,1 @@
+"""The server itself: is it well, what can it do."""

@@ -1,0 +1,20 @@
+"""Forms that answers have in common."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+
+def _to_wire(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Timestamp = Annotated[datetime, PlainSerializer(_to_wire, return_type=str)]
+"""A moment in UTC to the second, written `2025-10-17T10:30:00Z`."""
+
+
+class RequestBody(BaseModel):
+    """A JSON body that a client sends; a field that we don't know is refused rather than ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
