@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cryomamba_crds.task import SpacingPolicy
+SpacingPolicy = Literal["ignore", "angstrom", "nm"]
+"""How a volume's voxel size meets the unitless spacing of nnU-Net's plans."""
 
 MODEL_NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 

@@ -9,8 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from cryomamba_crds.failures import FailureCode
 from cryomamba_crds.ids import JOB_ID_PATTERN
-from cryomamba_crds.model_card import MODEL_NAME_PATTERN
-from cryomamba_crds.task import SpacingPolicy
+from cryomamba_crds.model_card import MODEL_NAME_PATTERN, SpacingPolicy
 
 GROUP = "cryomamba.io"
 VERSION = "v1alpha1"

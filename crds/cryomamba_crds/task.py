@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SpacingPolicy = Literal["ignore", "angstrom", "nm"]
-"""How a volume's voxel size meets the unitless spacing of nnU-Net's plans."""
+from cryomamba_crds.model_card import ModelCard, SpacingPolicy
 
 Folds = Literal["all"] | list[int | Literal["all"]]
 """``"all"``: every numbered fold, or fold_all where there is none; a list names folds (``["all"]`` is fold_all)."""
@@ -51,11 +50,13 @@ class DirectoryStore(_Strict):
 
 
 class ModelReference(_Strict):
-    """A model of the catalogue, pinned by its digest."""
+    """A model of the catalogue, pinned."""
 
     name: str
     key: str
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    """Of its zip in the store."""
+    card: ModelCard
+    """As it was when the job was created; its digest is what is run, whatever the catalogue holds by then."""
     cache: str
     """Folder in which unpacked models are kept, one subfolder a digest."""
 

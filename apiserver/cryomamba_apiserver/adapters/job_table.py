@@ -78,7 +78,7 @@ class JobTable:
                     request.owner,
                     record.status,
                     fingerprint,
-                    request.model.digest,
+                    request.model.card.digest,
                     record.model_dump_json(),
                 ),
             )
@@ -154,7 +154,7 @@ def _fingerprint(request: JobRequest) -> str:
     """Return what is equal for two requests whose results would be equal."""
     same = {
         "file": request.file_id,
-        "model": request.model.digest,
+        "model": request.model.card.digest,
         "params": request.params.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()

@@ -7,8 +7,9 @@ from pydantic import BaseModel, Field
 from cryomamba_apiserver.ports.job_store import JobStatus
 from cryomamba_apiserver.wire import RequestBody, Timestamp
 from cryomamba_crds.failures import Failure
+from cryomamba_crds.model_card import SpacingPolicy
 from cryomamba_crds.report import GpuStats, Progress, Statistics
-from cryomamba_crds.task import Folds, InferenceParams, PreviewParams, SpacingPolicy
+from cryomamba_crds.task import Folds, InferenceParams, PreviewParams
 
 _Edge = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 

@@ -56,7 +56,7 @@ class JobService:
                     model=ModelReference(
                         name=model.name,
                         key=keys.model_archive(model.name),
-                        digest=model.card.digest,
+                        card=model.card,
                         cache=self._model_cache,
                     ),
                     params=request.params.to_inference(),
@@ -85,7 +85,7 @@ class JobService:
 
     async def estimate_seconds(self, record: JobRecord) -> int | None:
         """Return how long a job is going to run, None where the model's speed is not known yet."""
-        seconds = await self._jobs.seconds_per_tile(record.request.model.digest)
+        seconds = await self._jobs.seconds_per_tile(record.request.model.card.digest)
         return None if seconds is None else math.ceil(seconds * record.request.tiles)
 
     async def get(self, principal: Principal, job_id: str) -> JobRecord:

@@ -6,7 +6,7 @@ from cryomamba_crds.model_card import Label, ModelCard
 from cryomamba_crds.model_gate import ModelFacts
 
 if TYPE_CHECKING:
-    from cryomamba_crds.task import SpacingPolicy
+    from cryomamba_crds.model_card import SpacingPolicy
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; repeated where there are more labels.
 _COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")

@@ -1,0 +1,58 @@
+"""What a caller of the engine sees: options in, ticks on the way, a segmentation at the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryomamba_crds.model_card import SpacingPolicy
+
+Labels: TypeAlias = NDArray[np.integer[Any]]
+"""Label numbers: uint8 for up to 254 labels, else int16."""
+
+Stage = Literal["preprocess", "infer", "assemble"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a volume is segmented."""
+
+    step_size: float = 0.5
+    """Distance of neighbouring tiles as a fraction of the patch, 0.1 to 1."""
+    mirroring: bool = True
+    """Average over flips along the axes that training mirrored."""
+    spacing_policy: SpacingPolicy = "ignore"
+    """How the voxel size meets the unitless spacing of the plans."""
+    save_probabilities: bool = False
+    """Return each class's probabilities as well."""
+    preview_plane: int | None = None
+    """Z index of the slice that `Tick.partial_labels` shows; None: the middle one."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A sign of progress."""
+
+    stage: Stage
+    done: int
+    """Tiles done, over all folds; never falls."""
+    total: int
+    """Tiles over all folds; while preprocessing an upper bound, exact afterwards."""
+    partial_labels: Callable[[], Labels]
+    """Return the labels of the preview plane as far as tiles have covered it, [y, x] of the input; 0 elsewhere."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented volume."""
+
+    labels: Labels
+    """[z, y, x], the input's shape."""
+    probabilities: NDArray[np.float16] | None
+    """[c, z, y, x]: of exclusive labels, the background first, they sum to 1; of regions, each for itself."""
+    tiles: int
+    """Over all folds."""
+    seconds_per_tile: float
+    """Wall time of inference, mirrored passes included, by tile."""

@@ -1,0 +1,48 @@
+"""What the GPU that runs a job is doing, asked of NVML."""
+
+import os
+from collections.abc import Callable
+
+import pynvml
+
+from cryomamba_crds.report import GpuStats
+
+_MIB = 1 << 20
+_INTERVAL_SECONDS = 5.0
+
+
+class GpuWatch:
+    """Reads the GPU in use every few seconds; reads nothing where a job runs on the CPU."""
+
+    def __init__(self, clock: Callable[[], float], *, on_gpu: bool) -> None:
+        self._clock = clock
+        self._on_gpu = on_gpu
+        self._next = 0.0
+
+    def poll(self) -> GpuStats | None:
+        """Return fresh statistics, or None where it is not time yet."""
+        if not self._on_gpu or self._clock() < self._next:
+            return None
+        self._next = self._clock() + _INTERVAL_SECONDS
+        pynvml.nvmlInit()
+        try:
+            return _read(_visible_gpu())
+        finally:
+            pynvml.nvmlShutdown()
+
+
+def _visible_gpu() -> int:
+    """Return NVML's index of the first GPU that this process may see."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return int(first) if first.isdigit() else 0
+
+
+def _read(index: int) -> GpuStats:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return GpuStats(
+        gpu_id=index,
+        memory_used=memory.used // _MIB,
+        memory_total=memory.total // _MIB,
+        utilization=pynvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+    )

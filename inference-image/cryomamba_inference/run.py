@@ -1,0 +1,152 @@
+"""One attempt at a job: the five steps in their order, from a task to a manifest."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryomamba_crds import keys
+from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_crds.report import Artifact, Manifest, Report, Statistics
+from cryomamba_crds.task import Task
+from cryomamba_inference.assemble import ResultFile, write_labels, write_probabilities, write_statistics
+from cryomamba_inference.engine import Options, Segmentation, segment
+from cryomamba_inference.gpu import GpuWatch
+from cryomamba_inference.live import LivePreview
+from cryomamba_inference.model import Model, fetch_model, load_model, select_device
+from cryomamba_inference.report import ProgressMeter, Reporter
+from cryomamba_inference.storage import Storage
+from cryomamba_inference.volume import Volume, check_intensities, open_volume
+
+_log = logging.getLogger(__name__)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Does tasks with the effects that it is given.
+
+    `clock` gives seconds and never jumps; `now` is the time in UTC; `scratch` is an existing empty folder.
+    """
+
+    storage: Storage
+    reporter: Reporter
+    scratch: Path
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = _utc_now
+
+    def run(self, task: Task) -> Manifest:
+        """Do one task and return what it resulted in.
+
+        Raises:
+            FailureError: the failure to report. What was stored before it is of no consequence, since a job's result
+                is what its manifest names, and that is written last.
+        """
+        meter = ProgressMeter(self.clock)
+        self.reporter.send(Report(progress=meter.step(1)))
+        volume = open_volume(self.storage.fetch(task.input_key, self.scratch), self.scratch)
+        archive = self.storage.fetch(task.model.key, self.scratch)
+        folder = fetch_model(archive, task.model.card.digest, Path(task.model.cache))
+
+        self.reporter.send(Report(progress=meter.step(2)))
+        check_intensities(volume)
+        preview = self._preview(task, volume)
+        preview.show_image()
+        model = load_model(folder, task.params.folds, select_device(task.device))
+
+        segmentation = self._infer(task, volume, model, meter, preview)
+
+        self.reporter.send(Report(progress=meter.step(4)))
+        files, statistics = self._assemble(task, volume, segmentation, preview)
+
+        self.reporter.send(Report(progress=meter.step(5)))
+        manifest = Manifest(
+            attempt=task.attempt,
+            artifacts=[self._store(task, file) for file in files],
+            statistics=statistics,
+            seconds_per_tile=segmentation.seconds_per_tile,
+            device=str(model.device),
+        )
+        self._commit(task, manifest)
+        self.reporter.send(Report(progress=meter.done()))
+        self.reporter.send(Report(result=manifest))
+        return manifest
+
+    def _preview(self, task: Task, volume: Volume) -> LivePreview:
+        return LivePreview(
+            volume,
+            {label.id: label.colour for label in task.model.card.labels},
+            task.preview,
+            prefix=task.output_prefix,
+            storage=self.storage,
+            reporter=self.reporter,
+            clock=self.clock,
+        )
+
+    def _infer(
+        self, task: Task, volume: Volume, model: Model, meter: ProgressMeter, preview: LivePreview
+    ) -> Segmentation:
+        params, card = task.params, task.model.card
+        gpu = GpuWatch(self.clock, on_gpu=model.device.type == "cuda")
+        image = volume.planes(0, volume.shape[0])
+        if params.invert:
+            image *= -1
+        options = Options(
+            step_size=params.step_size,
+            mirroring=params.mirroring,
+            spacing_policy=params.spacing_policy or card.spacing_policy,
+            save_probabilities=params.save_probabilities,
+            preview_plane=preview.plane,
+        )
+        voxel_size = params.voxel_size_nm or volume.header.voxel_size_nm
+        ticks = segment(model, image, voxel_size_nm=voxel_size, options=options)
+        while True:
+            try:
+                tick = next(ticks)
+            except StopIteration as stop:
+                segmentation: Segmentation = stop.value
+                return segmentation
+            if tick.stage == "infer":
+                self.reporter.send(Report(progress=meter.tile(tick.done, tick.total)))
+                preview.offer(tick.partial_labels)
+            if stats := gpu.poll():
+                self.reporter.send(Report(gpu=stats))
+
+    def _assemble(
+        self, task: Task, volume: Volume, segmentation: Segmentation, preview: LivePreview
+    ) -> tuple[list[ResultFile], Statistics]:
+        params, card = task.params, task.model.card
+        labels, document = write_labels(segmentation.labels, volume, card, params.voxel_size_nm, self.scratch)
+        document = document.model_copy(update={"contrast_inverted": params.invert})
+        files = [labels, write_statistics(document, self.scratch)]
+        picture = self.scratch / "preview.png"
+        picture.write_bytes(preview.render(segmentation.labels[preview.plane]))
+        files.append(ResultFile(picture, "image/png"))
+        if segmentation.probabilities is not None:
+            files.append(write_probabilities(segmentation.probabilities, self.scratch))
+        return files, Statistics(**document.model_dump(include=set(Statistics.model_fields)))
+
+    def _store(self, task: Task, file: ResultFile) -> Artifact:
+        artifact = Artifact(
+            name=file.path.name,
+            key=task.output_prefix + file.path.name,
+            size=file.path.stat().st_size,
+            content_type=file.content_type,
+            created_at=self.now(),
+        )
+        self.storage.put_file(artifact.key, file.path)
+        return artifact
+
+    def _commit(self, task: Task, manifest: Manifest) -> None:
+        """Make this attempt's result the job's, unless another attempt was first."""
+        if not self.storage.put_once(keys.job_manifest(task.job_uid), manifest.model_dump_json().encode()):
+            raise FailureError(
+                FailureCode.CONFLICT,
+                f"Another attempt at job {task.job_id} finished first.",
+                hint="Nothing is lost: the job has that attempt's result.",
+            )

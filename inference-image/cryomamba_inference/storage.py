@@ -1,0 +1,94 @@
+"""Where a runner's input comes from and its results go to."""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_crds.task import DirectoryStore
+
+
+class Storage(Protocol):
+    """What a runner needs of an object store."""
+
+    def fetch(self, key: str, scratch: Path) -> Path:
+        """Return a file that holds an object, for reading only; raise FailureError NOT_FOUND."""
+
+    def put_file(self, key: str, source: Path) -> None:
+        """Store a file as an object, whole or not at all; the file is used up."""
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Store or replace a small object, whole or not at all."""
+
+    def put_once(self, key: str, data: bytes) -> bool:
+        """Store a small object if there is none under its key; return whether there was none."""
+
+
+def open_storage(task_store: DirectoryStore) -> Storage:
+    """Return the storage that a task names."""
+    return DirectoryStorage(Path(task_store.root))
+
+
+class DirectoryStorage:
+    """Objects as files below a folder, as the API server's local profile keeps them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def fetch(self, key: str, scratch: Path) -> Path:  # noqa: ARG002 - a file can be read where it is
+        """Return the object's own file."""
+        path = self._root / key
+        if not path.is_file():
+            raise FailureError(
+                FailureCode.NOT_FOUND,
+                f"The object {key} is not in the store.",
+                hint="Upload the volume again, or push the model again, whichever is meant.",
+            )
+        return path
+
+    def put_file(self, key: str, source: Path) -> None:
+        """Move a file to its place; the copy is made beside it where the two are on different file systems."""
+        target = self._prepared(key)
+        temporary = self._temporary(target)
+        shutil.move(source, temporary)
+        _sync(temporary)
+        temporary.replace(target)
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Write a small object."""
+        target = self._prepared(key)
+        self._written(target, data).replace(target)
+
+    def put_once(self, key: str, data: bytes) -> bool:
+        """Write a small object unless it is there."""
+        target = self._prepared(key)
+        temporary = self._written(target, data)
+        try:
+            os.link(temporary, target)  # fails where the target exists, unlike a rename
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def _prepared(self, key: str) -> Path:
+        target = self._root / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def _written(self, target: Path, data: bytes) -> Path:
+        temporary = self._temporary(target)
+        temporary.write_bytes(data)
+        _sync(temporary)
+        return temporary
+
+    @staticmethod
+    def _temporary(target: Path) -> Path:
+        return target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
