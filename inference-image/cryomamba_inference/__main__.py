@@ -97,7 +97,8 @@ def _own_stdout() -> Iterator[TextIO]:
 
 
 def _stop_on_stdin_eof() -> None:
-    while sys.stdin.buffer.read(4096):
+    # Unbuffered: Python aborts at its end when a thread holds the lock of a buffered stdin.
+    while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     # The signal is handled between two steps of Python code; a long step in a library must not outlive the parent.
