@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 
@@ -48,6 +48,7 @@ def create_app(
     *,
     now: Callable[[], datetime] = utc_now,
     gpus_of_this_machine: Callable[[], GpuInventory] = read_gpus,
+    runner: Sequence[str] = LocalProfile.runner,
 ) -> FastAPI:
     """Return the app of the local profile; its jobs run for as long as its lifespan."""
 
@@ -59,6 +60,7 @@ def create_app(
             store_root=objects.root,
             gpus=tuple(gpu.index for gpu in gpus_of_this_machine().gpus),
             max_queued_jobs=settings.max_queued_jobs,
+            runner=runner,
         )
         job_store = LocalJobStore(profile, objects, now)
         app.state.context = await _context(settings, now, gpus_of_this_machine, objects, job_store)

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +41,8 @@ class LocalProfile:
     gpus: tuple[int, ...]
     """Indices of the GPUs; empty: one job at a time on the CPU."""
     max_queued_jobs: int
+    runner: Sequence[str] = (sys.executable, "-m", "cryomamba_inference")
+    """The command that does a task; the task's path is added to it."""
     max_attempts: int = 3
 
 
@@ -168,7 +171,9 @@ class LocalJobStore:
     async def _run_attempt(self, record: JobRecord, slot: int | None) -> None:
         try:
             folder = self._profile.data_dir / "logs" / record.job_id / str(record.attempt)
-            runner = await RunnerProcess.start(self._task(record), folder, self._scratch, slot)
+            runner = await RunnerProcess.start(
+                self._profile.runner, self._task(record), folder=folder, scratch=self._scratch, gpu=slot
+            )
             try:
                 async for report in runner.reports():
                     record = await self._change(record, **_changes(report))

@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,7 +18,7 @@ _STOP_GRACE_SECONDS = 5
 
 
 class RunnerProcess:
-    """A running `python -m cryomamba_inference`, in a process group of its own."""
+    """A running runner, in a process group of its own."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process = process
@@ -27,7 +26,9 @@ class RunnerProcess:
         self._last_word: Failure | None = None
 
     @classmethod
-    async def start(cls, task: Task, folder: Path, scratch: Path, gpu: int | None) -> "RunnerProcess":
+    async def start(
+        cls, command: Sequence[str], task: Task, *, folder: Path, scratch: Path, gpu: int | None
+    ) -> "RunnerProcess":
         """Start an attempt; `folder` takes its task and its log, `gpu` is the one that it may see."""
         path, log = folder / "task.json", folder / "runner.log"
         await asyncio.to_thread(_write_task, task, path)
@@ -37,9 +38,7 @@ class RunnerProcess:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "cryomamba_inference",
+                *command,
                 "--stop-on-stdin-eof",  # the pipe breaks when this server dies, however it dies
                 str(path),
                 stdin=asyncio.subprocess.PIPE,

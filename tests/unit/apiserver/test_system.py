@@ -1,0 +1,106 @@
+"""What the server says of itself, and of requests that nothing answers."""
+
+import pytest
+
+from cryomamba_apiserver.gpus.service import Gpu, GpuInventory
+
+A6000 = Gpu(
+    index=0,
+    name="NVIDIA A6000",
+    memory_total=49152 << 20,
+    memory_free=30720 << 20,
+    memory_used=18432 << 20,
+    compute_capability="8.6",
+    utilization=85,
+    temperature=72,
+    power_usage=280,
+    power_limit=300,
+)
+
+
+def test_the_server_says_what_it_can_do(ada):
+    answer = ada.get("/v1/server/info")
+
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "version": "1.0.0",
+        "nnunet_version": "2.8.1",
+        "cuda_available": False,
+        "cuda_version": None,
+        "gpu_count": 0,
+        "gpu_info": [],
+        "max_upload_size": 10737418240,
+        "supported_formats": ["mrc", "nifti"],
+        "available_models": ["demo"],
+    }
+
+
+def test_no_gpu_is_an_empty_list(ada, clock):
+    assert ada.get("/v1/gpu/status").json() == {"gpus": [], "timestamp": clock.wire()}
+
+
+def test_a_gpu_is_told_in_the_units_of_the_reference(ada, context, server, monkeypatch):
+    from dataclasses import replace
+
+    with_gpu = replace(context, read_gpus=lambda: GpuInventory("12.1", (A6000,)))
+    monkeypatch.setattr(server.app.state, "context", with_gpu)
+
+    info, status = ada.get("/v1/server/info").json(), ada.get("/v1/gpu/status").json()
+
+    assert (info["cuda_available"], info["cuda_version"], info["gpu_count"]) == (True, "12.1", 1)
+    assert info["gpu_info"] == [
+        {
+            "id": 0,
+            "name": "NVIDIA A6000",
+            "memory_total": 51539607552,
+            "memory_free": 32212254720,
+            "compute_capability": "8.6",
+        }
+    ]
+    assert status["gpus"] == [
+        {
+            "id": 0,
+            "name": "NVIDIA A6000",
+            "memory_used": 18432,
+            "memory_total": 49152,
+            "memory_free": 30720,
+            "utilization": 85,
+            "temperature": 72,
+            "power_usage": 280,
+            "power_limit": 300,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status", "code"),
+    [
+        ("GET", "/", 404, "NOT_FOUND"),
+        ("GET", "/v1/nothing", 404, "NOT_FOUND"),
+        ("PATCH", "/v1/jobs", 405, "VALIDATION_ERROR"),
+        ("POST", "/v1/jobs", 400, "VALIDATION_ERROR"),
+    ],
+)
+def test_what_nothing_answers_comes_in_the_envelope(server, token, method, url, status, code):
+    answer = server.request(method, url, content=b"{", headers={"Authorization": f"Bearer {token()}"})
+
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert set(answer.json()["error"]) == {"code", "message", "hint", "retryable", "details"}
+    assert answer.json()["error"]["code"] == code
+
+
+def test_an_unexpected_error_is_told_without_its_details(ada, context, server, monkeypatch, caplog):
+    from dataclasses import replace
+
+    def broken() -> GpuInventory:
+        raise RuntimeError("a detail that is nobody's business")
+
+    monkeypatch.setattr(server.app.state, "context", replace(context, read_gpus=broken))
+
+    answer = ada.get("/v1/gpu/status")
+
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "INTERNAL_ERROR"
+    assert "detail" not in answer.json()["error"]["message"]
+    assert "a detail that is nobody's business" in caplog.text
