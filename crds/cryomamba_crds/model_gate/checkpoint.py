@@ -45,14 +45,14 @@ ALLOWED_GLOBALS: Final = frozenset(
 """What a checkpoint's pickle may name ("module name"); all of it builds data and does nothing else."""
 
 _LARGEST_PICKLE = 32 * 1024**2
-_DEEPEST_STACK = 20_000  # the pickler works in batches of 1,000
-_MOST_MEMORIES = 8192
+_DEEPEST_STACK = 8_000  # the pickler works in batches of 1,000 pairs
+_MOST_MEMORIES = 2500  # the largest nnU-Net presets, trained with Adam, need about 1,700
 _LONGEST_WORD = 64
 _WANTED = frozenset({"init_args", "configuration", "trainer_name", "inference_allowed_mirroring_axes"})
 _RECORD = re.compile(
     r"^[^/]+/(data\.pkl|byteorder|version|data/[0-9]+|\.data/serialization_id|\.format_version|\.storage_alignment)$"
 )
-_WORD = re.compile(r"^[A-Za-z0-9_-]+$")
+_WORD = re.compile(r"^(?![0-9]+$)[A-Za-z0-9_-]+$")
 _LEGACY_HINT = (
     "Write it again in torch's zip format: python -c \"import torch; p = 'checkpoint_final.pth'; "
     'torch.save(torch.load(p, weights_only=False), p)" (only if you trust the file: this runs what it contains).'

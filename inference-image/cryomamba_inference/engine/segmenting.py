@@ -1,6 +1,7 @@
 """Segments one volume through nnU-Net's own predictor, in a thread that the generator owns."""
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -136,8 +137,21 @@ def _refuse_misfit(
         folds=len(model.folds),
         regions=facts.regions,
         probabilities=options.save_probabilities,
+        network_bytes=_network_bytes(model) if model.device.type == "cpu" else 0,
     )
     refuse_what_does_not_fit(load, available)
+
+
+def _network_bytes(model: Model) -> int:
+    """Estimate what one pass on the CPU takes: about eight maps at full resolution, which outweigh the deeper ones.
+
+    Convolutions of few channels unfold their input by the kernel's 27 voxels; those of many, whose maps are large, do
+    not (measured: 41 maps for 8 channels and a patch of 32 x 64 x 64).
+    """
+    weights = sum(parameter.nbytes for parameter in model.network.parameters())
+    architecture = model.configuration.configuration["architecture"]["arch_kwargs"]
+    full = math.prod(model.facts.patch_size) * int(architecture["features_per_stage"][0]) * 4
+    return weights + 8 * full + min(27 * full, 256 * 1024**2)
 
 
 def _patch_in_three(patch_size: tuple[int, ...]) -> tuple[int, int, int]:
@@ -190,11 +204,11 @@ class _Run:
         model = self._model
         self._tick("preprocess")
         properties: dict[str, Any] = {"spacing": list(self._spacing)}
-        data, _, properties = DefaultPreprocessor(verbose=False).run_case_npy(
+        data, mask, properties = DefaultPreprocessor(verbose=False).run_case_npy(
             self._volume[None], None, properties, model.plans, model.configuration, model.dataset
         )
         network_input = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-        del data
+        del data, mask
         first, second, third = network_input.shape[1:]
         self._prepare_plane((first, second, third), properties)
         patch = model.facts.patch_size

@@ -1,36 +1,17 @@
 """Jobs, from request to result, with a stub in place of the runner."""
 
+import hashlib
+import io
+import json
 import os
-import time
-from collections.abc import Callable
-from contextlib import suppress
+import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
-DEADLINE = 30
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
-
-
-def processes_of(script: Path) -> list[int]:
-    """The stub runners, and their children, that follow a script."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (
-                str(script).encode() in (folder / "cmdline").read_bytes()
-                and (folder / "stat").read_text().split()[2] != "Z"
-            ):
-                found.append(int(folder.name))
-    return found
+from support.waiting import processes_with, until
 
 
 @pytest.fixture
@@ -199,7 +180,7 @@ def test_a_running_job_is_cancelled_with_all_its_processes(submit, status, scrip
     assert answer.status_code == 200
     assert answer.json() == {"job_id": job_id, "status": "cancelled", "message": "Job cancelled successfully"}
     assert status(job_id) == "cancelled"
-    assert processes_of(script) == []
+    assert processes_with(str(script)) == []
 
 
 def test_after_a_cancellation_the_next_job_runs(submit, status, script, ada, tmp_path):
@@ -296,6 +277,52 @@ def test_an_unknown_model_is_answered_with_what_there_is(submit):
 
     assert error["details"]["available_models"] == ["demo"]
     assert "demo" in error["hint"]
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/cryomamba-was-here",)
+
+
+def with_os_system(archive: zipfile.ZipFile, name: str) -> bytes:
+    """plans.json, asking for os.system as the network's nonlinearity."""
+    content = archive.read(name)
+    return content.replace(b'"torch.nn.LeakyReLU"', b'"os.system"') if name.endswith("plans.json") else content
+
+
+def with_evil_pickle(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The checkpoint, its pickle replaced by one that runs a command."""
+    content = archive.read(name)
+    if not name.endswith(".pth"):
+        return content
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as inner, zipfile.ZipFile(changed, "w") as outer:
+        for entry in inner.namelist():
+            outer.writestr(entry, pickle.dumps(RunsCode()) if entry.endswith("data.pkl") else inner.read(entry))
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize(("spoil", "field"), [(with_os_system, "nonlin"), (with_evil_pickle, "checkpoint_final.pth")])
+def test_a_model_that_would_run_code_is_refused_by_field_and_the_server_goes_on(submit, ada, context, spoil, field):
+    models = context.objects.root / "models"
+    changed = io.BytesIO()
+    with zipfile.ZipFile(models / "demo" / "model.zip") as good, zipfile.ZipFile(changed, "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, spoil(good, name))
+    (models / "evil").mkdir()
+    (models / "evil" / "model.zip").write_bytes(changed.getvalue())
+    card = json.loads((models / "demo" / "model.json").read_text())
+    digest = "sha256:" + hashlib.sha256(changed.getvalue()).hexdigest()
+    (models / "evil" / "model.json").write_text(json.dumps({**card, "digest": digest}))
+
+    answer = submit(model="evil")
+
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    assert field in error["details"]["field"]
+    assert not Path("/tmp/cryomamba-was-here").exists()
+    assert submit().status_code == 201
 
 
 @pytest.mark.parametrize("file_id", ["file_aaaaaaaaaaaa", "../../secret", "x"])
@@ -419,7 +446,7 @@ def test_a_job_that_was_running_when_the_server_stopped_runs_again(start, script
         body = {"file_id": uploaded(client, emd_3197, ada), "model": "demo"}
         job_id = client.post("/v1/jobs", json=body, headers=ada).json()["job_id"]
         until((tmp_path / "up").exists)
-    assert processes_of(script) == []
+    assert processes_with(str(script)) == []
     (tmp_path / "go").touch()
 
     with start() as client:

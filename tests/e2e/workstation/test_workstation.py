@@ -1,0 +1,317 @@
+"""A workstation from end to end: real commands, a real server, a real network."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import httpx
+import mrcfile
+import numpy as np
+import pytest
+from PIL import Image
+
+from support.commands import CRYOMAMBA, ENVIRONMENT, serving
+from support.waiting import processes_with, until
+
+pytestmark = pytest.mark.timeout(400)
+
+EMD_3197 = Path(__file__).parents[2] / "data" / "EMD-3197.map"
+BUNDLED_MODEL = Path(__file__).parents[3] / "apiserver/cryomamba_apiserver/models/bundled/demo/model.zip"
+CHANGED_BY_DESIGN = {"mode", "dmin", "dmax", "dmean", "rms", "nsymbt", "exttyp"}
+
+
+def test_the_demo_finds_what_is_in_its_phantom_and_leaves_no_process(cryomamba, tmp_path):
+    done = cryomamba("demo", "--output", tmp_path / "out", "--shape", "48,96,96", TMPDIR=str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "phantom.mrc",
+        "truth.mrc",
+        "segmentation.mrc",
+        "statistics.json",
+        "preview.png",
+        "overview.png",
+    }
+    dice = {name: float(value) for name, value in re.findall(r"(membrane|particle) (0\.\d+)", done.stdout)}
+    assert set(dice) == {"membrane", "particle"}
+    assert min(dice.values()) > 0.7
+    with (
+        mrcfile.open(tmp_path / "out" / "segmentation.mrc") as labels,
+        mrcfile.open(tmp_path / "out" / "truth.mrc") as truth,
+    ):
+        overlap = (
+            ((labels.data == 2) & (truth.data == 2)).sum() * 2 / ((labels.data == 2).sum() + (truth.data == 2).sum())
+        )
+    assert dice["particle"] == pytest.approx(overlap, abs=0.001)
+    statistics = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    assert statistics["label_counts"]["1"] > 1000
+    assert Image.open(tmp_path / "out" / "overview.png").size > (600, 400)
+    assert processes_with(str(tmp_path)) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_real_volume_smaller_than_the_patch_keeps_its_header(server, cryomamba, tmp_path):
+    done = cryomamba("segment", EMD_3197, "--model", "demo", "--output", tmp_path, server=server)
+
+    assert done.returncode == 0, done.stderr
+    with mrcfile.open(EMD_3197) as source, mrcfile.open(tmp_path / "segmentation.mrc") as result:
+        assert result.data.shape == (20, 20, 20)
+        assert result.data.dtype == np.int8
+        assert result.voxel_size == source.voxel_size
+        for field in source.header.dtype.names:
+            if field not in CHANGED_BY_DESIGN:
+                assert result.header[field] == source.header[field], field
+        assert result.header.mode == 0
+        assert (result.header.dmin, result.header.dmax) == (result.data.min(), result.data.max())
+
+
+def test_the_server_never_loads_torch_even_after_jobs_have_run(server, cryomamba, tmp_path):
+    cryomamba("segment", EMD_3197, "--model", "demo", "--output", tmp_path, "--step-size", "0.9", server=server)
+
+    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+
+    assert "libtorch" not in maps
+    assert "libpython" in maps or "python" in maps
+
+
+def test_no_module_of_the_server_imports_torch_or_nnunet():
+    program = """
+import importlib, pkgutil, sys, cryomamba_apiserver
+for module in pkgutil.walk_packages(cryomamba_apiserver.__path__, "cryomamba_apiserver."):
+    importlib.import_module(module.name)
+print(sorted({"torch", "nnunetv2", "scipy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"This is a letter, not a tomogram.\n" * 60, "text"), (EMD_3197.read_bytes()[:20_000], "20000|20,000")],
+)
+def test_a_file_that_is_no_volume_is_refused_before_it_is_sent(server, cryomamba, tmp_path, content, words):
+    path = tmp_path / "volume.mrc"
+    path.write_bytes(content)
+
+    done = cryomamba("segment", path, "--model", "demo", "--output", tmp_path / "out", server=server)
+
+    assert done.returncode == 1
+    assert re.search(words, done.stderr)
+    assert "Hint:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_model_is_answered_with_what_there_is(server, cryomamba, tmp_path):
+    done = cryomamba("segment", EMD_3197, "--model", "3d_fullres", "--output", tmp_path, server=server)
+
+    assert done.returncode == 1
+    assert "demo" in done.stderr
+
+
+@pytest.mark.parametrize("token", ["", "nonsense"])
+def test_a_wrong_or_missing_token_is_told(server, cryomamba, tmp_path, token):
+    done = cryomamba(
+        "segment", EMD_3197, "--model", "demo", "--output", tmp_path, CRYOMAMBA_URL=server.url, CRYOMAMBA_TOKEN=token
+    )
+
+    assert done.returncode == 1
+    assert "token" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_server_is_told(cryomamba, tmp_path):
+    done = cryomamba(
+        "segment",
+        EMD_3197,
+        "--model",
+        "demo",
+        "--output",
+        tmp_path,
+        CRYOMAMBA_URL="http://127.0.0.1:9",
+        CRYOMAMBA_TOKEN="x",
+    )
+
+    assert done.returncode == 1
+    assert "cryomamba serve" in done.stderr
+
+
+def large_volume(folder: Path) -> Path:
+    """A volume that takes a while: 96 x 192 x 192 voxels of noise."""
+    path = folder / "large.mrc"
+    noise = np.random.default_rng(1).normal(size=(96, 192, 192)).astype(np.float32)
+    with mrcfile.new(path, noise) as file:
+        file.voxel_size = 13.48
+    return path
+
+
+def test_ctrl_c_cancels_the_job_and_ends_cleanly(server, tmp_path):
+    command = [*CRYOMAMBA, "segment", large_volume(tmp_path), "--model", "demo", "--output", tmp_path / "out"]
+    environment = ENVIRONMENT | {"CRYOMAMBA_URL": server.url, "CRYOMAMBA_TOKEN": server.token()}
+    headers = {"Authorization": f"Bearer {server.token()}"}
+
+    def running() -> list[dict]:
+        return httpx.get(f"{server.url}/v1/jobs", params={"status": "running"}, headers=headers).json()["jobs"]
+
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        until((tmp_path / "out" / "preview.png").exists)
+        (job,) = running()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert httpx.get(f"{server.url}/v1/jobs/{job['job_id']}", headers=headers).json()["status"] == "cancelled"
+    assert processes_with(job["job_id"]) == []
+
+
+def test_ctrl_c_in_the_demo_leaves_nothing_behind(tmp_path):
+    command = [*CRYOMAMBA, "demo", "--output", tmp_path / "out"]
+    environment = ENVIRONMENT | {"TMPDIR": str(tmp_path)}
+
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        until((tmp_path / "out" / "preview.png").exists)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    until(lambda: processes_with(str(tmp_path)) == [], 20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_job_survives_kill_9_of_the_server(cryomamba, tmp_path):
+    volume, data_dir = large_volume(tmp_path), tmp_path / "data"
+    with serving(data_dir) as server:
+        command = [*CRYOMAMBA, "segment", volume, "--model", "demo", "--output", tmp_path / "out", "--no-mirroring"]
+        environment = ENVIRONMENT | {"CRYOMAMBA_URL": server.url, "CRYOMAMBA_TOKEN": server.token()}
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as client:
+            until((tmp_path / "out" / "preview.png").exists)
+            server.process.kill()
+            server.process.wait()
+            client.kill()
+        # The pipe to the server broke, and with it the runner ends.
+        until(lambda: processes_with(str(data_dir)) == [], 20)
+
+    with serving(data_dir) as server:
+        headers = {"Authorization": f"Bearer {server.token()}"}
+
+        def job() -> dict:
+            (listed,) = httpx.get(f"{server.url}/v1/jobs", headers=headers).json()["jobs"]
+            return httpx.get(f"{server.url}/v1/jobs/{listed['job_id']}", headers=headers).json()
+
+        until(lambda: job()["status"] in {"completed", "failed"}, 200)
+        done = job()
+        assert done["status"] == "completed", done
+        labels = next(artifact for artifact in done["artifacts"] if artifact["name"] == "segmentation.mrc")
+        assert len(httpx.get(server.url + labels["url"]).content) == labels["size"]
+
+
+def test_a_second_server_on_the_same_data_is_refused(server):
+    done = subprocess.run(
+        [*CRYOMAMBA, "serve", "--port", "0", "--data-dir", server.data_dir],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=ENVIRONMENT,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "Another server uses" in done.stderr
+    assert "--data-dir" in done.stderr
+
+
+def test_a_disk_that_fills_during_an_upload_is_told_and_the_server_goes_on(tmp_path):
+    """The data directory lies on a file system of 24 MB that only the server sees, in a mount namespace of its own."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    mount = f'mount -t tmpfs -o size=24m none "{data_dir}" && exec "$@"'
+    namespace = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        namespace = ("unshare", "--mount", "sh", "-c", mount, "sh")
+    with serving(data_dir, namespace) as server:
+        # The token must be made with the secret that lies inside the namespace, so the server's own is taken.
+        assert server.process.stdout
+        token = next(line for line in server.process.stdout if line.startswith("eyJ")).strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        size = 20 << 20
+
+        def begin() -> dict:
+            body = {"filename": "a.mrc", "total_size": size, "chunk_size": 5 << 20}
+            return httpx.post(f"{server.url}/v1/uploads/init", json=body, headers=headers).json()
+
+        first, second = begin(), begin()  # each fits, the two together do not
+        answers = [
+            httpx.put(server.url + url, content=bytes(5 << 20), headers=headers)
+            for pair in zip(first["chunk_urls"], second["chunk_urls"], strict=True)
+            for url in pair
+        ]
+
+        assert answers[0].status_code == 200
+        full = next(answer for answer in answers if answer.status_code != 200)
+        assert full.status_code == 507
+        assert full.json()["error"]["code"] == "INSUFFICIENT_STORAGE"
+        assert httpx.get(f"{server.url}/v1/healthz").status_code == 200
+
+
+def test_neither_log_nor_data_holds_a_token(server, cryomamba, tmp_path):
+    token = server.token()
+    socket_url = f"{server.url}/v1/server/info?token={token}"
+
+    httpx.get(socket_url)
+    httpx.get(socket_url, headers={"Authorization": f"Bearer {token}"})
+    cryomamba("segment", EMD_3197, "--model", "demo", "--output", tmp_path, server=server)
+
+    logs = [server.errors, *server.data_dir.rglob("*.log"), *server.data_dir.rglob("task.json")]
+    assert len(logs) > 1
+    assert [log for log in logs if token in log.read_text() or "eyJ" in log.read_text()] == []
+
+
+def test_a_token_is_printed_and_nothing_else(server):
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", server.token())
+
+
+def test_a_model_of_ones_own_is_pushed_shown_and_removed(cryomamba, tmp_path):
+    with zipfile.ZipFile(BUNDLED_MODEL) as archive:
+        archive.extractall(tmp_path / "result")
+    data_dir = tmp_path / "data"
+
+    pushed = cryomamba("models", "push", tmp_path / "result", "--name", "mine", "--data-dir", data_dir)
+    listed = cryomamba("models", "list", "--data-dir", data_dir)
+    shown = cryomamba("models", "show", "mine", "--data-dir", data_dir)
+    removed = cryomamba("models", "remove", "mine", "--data-dir", data_dir)
+    missing = cryomamba("models", "show", "mine", "--data-dir", data_dir)
+
+    assert pushed.returncode == 0, pushed.stderr
+    assert "1 membrane, 2 particle" in pushed.stdout
+    assert listed.stdout.split() == ["mine"]
+    assert json.loads(shown.stdout)["spacing_policy"] == "ignore"
+    assert removed.returncode == 0
+    assert missing.returncode == 1
+    assert "There is no model 'mine'" in missing.stderr
+
+
+def test_a_model_that_would_run_code_is_refused_where_it_is_pushed(cryomamba, tmp_path):
+    with zipfile.ZipFile(BUNDLED_MODEL) as archive:
+        archive.extractall(tmp_path / "result")
+    plans = tmp_path / "result" / "plans.json"
+    content = json.loads(plans.read_text())
+    (configuration,) = (one for one in content["configurations"].values() if "architecture" in one)
+    configuration["architecture"]["arch_kwargs"]["nonlin"] = "os.system"
+    plans.write_text(json.dumps(content))
+
+    done = cryomamba("models", "push", tmp_path / "result", "--name", "evil", "--data-dir", tmp_path / "data")
+
+    assert done.returncode == 1
+    assert "nonlin" in done.stderr
+    assert "os.system" in done.stderr

@@ -1,0 +1,67 @@
+"""Runs CryoMamba's commands and servers as a user does."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+CRYOMAMBA = [sys.executable, "-m", "cryomamba"]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("CRYOMAMBA_")}
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[str]
+    url: str
+    data_dir: Path
+    errors: Path
+
+    def token(self, scope: str = "read,write") -> str:
+        done = subprocess.run(
+            [*CRYOMAMBA, "token", "create", "--data-dir", self.data_dir, "--subject", "ada", "--scope", scope],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=ENVIRONMENT,
+        )
+        return done.stdout.strip()
+
+
+@contextmanager
+def serving(data_dir: Path, prefix: tuple[str, ...] = ()) -> Iterator[Server]:
+    """Run `cryomamba serve` until the end of the with statement."""
+    errors = data_dir.with_name(f"{data_dir.name}.stderr")
+    with errors.open("a") as stderr:
+        process = subprocess.Popen(
+            [*prefix, *CRYOMAMBA, "serve", "--port", "0", "--data-dir", data_dir],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=ENVIRONMENT,
+        )
+    try:
+        yield Server(process, _url(process, errors), data_dir, errors)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _url(process: subprocess.Popen[str], errors: Path) -> str:
+    assert process.stdout
+    ready, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+    line = process.stdout.readline() if ready else ""
+    found = re.search(r"http://\S+", line)
+    assert found, f"the server did not start: {line}{errors.read_text()}"
+    return found[0]

@@ -1,0 +1,442 @@
+"""The engine against nnU-Net's own predictor, its ticks, its ends, and what it refuses."""
+
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from numpy.typing import NDArray
+
+from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_crds.model_gate import count_tiles, image_spacing
+from cryomamba_crds.task import VoxelSize
+from cryomamba_inference.engine import Options, Segmentation, Tick, available_memory, segment
+from cryomamba_inference.engine.memory import Workload, host_memory_needed, refuse_what_does_not_fit
+from cryomamba_inference.model import Model, load_model
+
+CPU = torch.device("cpu")
+REGIONS = {
+    "channel_names": {"0": "density"},
+    "labels": {"background": 0, "whole": [1, 2], "core": 2},
+    "regions_class_order": [1, 2],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Generator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model(write_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(write_model(tmp_path_factory.mktemp("model") / "m", folds=("0", "1")), "all", CPU)
+
+
+def volume(shape: tuple[int, int, int] = (20, 26, 24), *, seed: int = 0) -> NDArray[np.float32]:
+    """Return blobs of noise, so that labels form patches."""
+    coarse = np.random.default_rng(seed).normal(size=[edge // 4 + 1 for edge in shape])
+    fine = coarse.repeat(4, axis=0).repeat(4, axis=1).repeat(4, axis=2)
+    return np.ascontiguousarray(fine[: shape[0], : shape[1], : shape[2]], dtype=np.float32)
+
+
+def run(
+    model: Model, image: NDArray[np.float32], options: Options | None = None, voxel_size_nm: VoxelSize | None = None
+) -> tuple[list[Tick], Segmentation]:
+    ticks = []
+    generator = segment(model, image, voxel_size_nm=voxel_size_nm, options=options or Options())
+    while True:
+        try:
+            ticks.append(next(generator))
+        except StopIteration as stop:
+            return ticks, stop.value
+
+
+def theirs(
+    model: Model, image: NDArray[np.float32], options: Options, voxel_size_nm: VoxelSize | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return labels and probabilities of nnU-Net's predictor with a network that nnU-Net built."""
+    architecture = model.configuration.configuration["architecture"]
+    network = get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        1,
+        model.facts.heads,
+        deep_supervision=False,
+    )
+    predictor = nnUNetPredictor(
+        tile_step_size=options.step_size, use_mirroring=options.mirroring, device=CPU, allow_tqdm=False
+    )
+    predictor.manual_initialization(
+        network,
+        model.plans,
+        model.configuration,
+        model.parameters,
+        model.dataset,
+        "nnUNetTrainer",
+        model.facts.mirroring_axes,
+    )
+    spacing = image_spacing(model.facts, options.spacing_policy, voxel_size_nm)
+    labels, probabilities = predictor.predict_single_npy_array(
+        image[None], {"spacing": list(spacing)}, save_or_return_probabilities=True
+    )
+    return labels, probabilities
+
+
+@pytest.mark.parametrize(
+    ("options", "voxel_size"),
+    [
+        pytest.param(Options(save_probabilities=True), None, id="as nnU-Net does by default"),
+        pytest.param(Options(step_size=0.8, save_probabilities=True), None, id="wide steps"),
+        pytest.param(Options(mirroring=False), None, id="no mirroring"),
+        pytest.param(Options(spacing_policy="nm"), (1.5, 1.2, 2.5), id="resampled from nm"),
+        pytest.param(Options(spacing_policy="angstrom"), (0.12, 0.14, 0.9), id="resampled from an anisotropic voxel"),
+    ],
+)
+def test_labels_equal_those_of_nnunets_predictor(model: Model, options: Options, voxel_size: VoxelSize | None) -> None:
+    image = volume()
+
+    _, ours = run(model, image, options, voxel_size)
+
+    labels, probabilities = theirs(model, image, options, voxel_size)
+    assert np.array_equal(ours.labels, labels)
+    assert ours.labels.dtype == np.uint8
+    assert len(np.unique(labels)) > 1
+    if options.save_probabilities:
+        assert ours.probabilities is not None
+        assert ours.probabilities.dtype == np.float16
+        assert np.array_equal(ours.probabilities, probabilities.astype(np.float16))
+    else:
+        assert ours.probabilities is None
+
+
+@pytest.mark.parametrize(
+    "variation",
+    [
+        pytest.param({"transpose": (2, 0, 1), "patch": (8, 16, 16)}, id="transposed"),
+        pytest.param({"transpose": (1, 2, 0), "spacing": (1.0, 1.0, 1.5)}, id="transposed and resampled"),
+        pytest.param({"dataset": REGIONS, "heads": 2}, id="regions"),
+        pytest.param({"network": "ResidualEncoderUNet"}, id="residual encoder"),
+        pytest.param({"patch": (16, 16)}, id="2d"),
+        pytest.param({"patch": (16, 16), "transpose": (1, 0, 2)}, id="2d, transposed"),
+        pytest.param({"patch": (32, 32, 32)}, id="smaller than a patch"),
+        pytest.param({"mirroring": (1, 2)}, id="mirrored along two axes"),
+    ],
+)
+def test_every_kind_of_model_gives_what_nnunets_predictor_gives(
+    write_model: Callable[..., Path], tmp_path: Path, variation: dict[str, Any]
+) -> None:
+    model = load_model(write_model(tmp_path / "m", **variation), "all", CPU)
+    image = volume((12, 22, 18))
+    options = Options(save_probabilities=True, step_size=0.75)
+
+    ticks, ours = run(model, image, options)
+
+    labels, probabilities = theirs(model, image, options)
+    assert np.array_equal(ours.labels, labels)
+    assert np.array_equal(ours.probabilities, probabilities.astype(np.float16))  # type: ignore[arg-type]  # not None
+    assert (ticks[-1].done, ticks[-1].total) == (ours.tiles, ours.tiles)
+
+
+def test_the_border_of_zeros_is_cropped_and_put_back(model: Model) -> None:
+    image = np.zeros((24, 30, 28), dtype=np.float32)
+    image[3:22, 4:29, 2:25] = volume((19, 25, 23)) + 10
+
+    ticks, ours = run(model, image)
+
+    assert np.array_equal(ours.labels, theirs(model, image, Options())[0])
+    assert not ours.labels[:3].any()
+    assert not ticks[-1].partial_labels()[:4].any()
+
+
+def test_a_tick_is_given_for_every_tile_of_every_fold(model: Model) -> None:
+    image = volume((20, 26, 24))
+    a_fold = count_tiles(image.shape, (16, 16, 16), 0.5)
+
+    ticks, ours = run(model, image)
+
+    assert [tick.stage for tick in ticks] == ["preprocess", *["infer"] * (2 * a_fold), "assemble"]
+    assert [tick.done for tick in ticks] == [0, *range(1, 2 * a_fold + 1), 2 * a_fold]
+    assert {tick.total for tick in ticks} == {2 * a_fold} == {ours.tiles}
+    assert ours.seconds_per_tile > 0
+
+
+@pytest.mark.parametrize("step", [0.1, 0.25, 0.3, 0.5, 0.77, 1.0])
+@pytest.mark.parametrize("patch", [(16, 16, 16), (20, 28, 12), (64, 7, 33)])
+@pytest.mark.parametrize("shape", [(64, 64, 64), (110, 31, 47), (65, 29, 200)])
+def test_tiles_are_counted_as_nnunet_counts_them(shape: tuple[int, ...], patch: tuple[int, ...], step: float) -> None:
+    padded = tuple(max(pair) for pair in zip(shape, patch, strict=True))
+
+    steps = compute_steps_for_sliding_window(padded, patch, step)
+
+    assert count_tiles(shape, patch, step) == np.prod([len(axis) for axis in steps])
+
+
+@pytest.mark.parametrize(
+    "variation",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"transpose": (2, 0, 1), "patch": (8, 16, 16)}, id="z last, y and x swapped"),
+        pytest.param({"transpose": (1, 2, 0)}, id="transposed"),
+        pytest.param({"dataset": REGIONS, "heads": 2}, id="regions"),
+        pytest.param({"patch": (16, 16)}, id="2d"),
+        pytest.param({"patch": (16, 16), "transpose": (1, 0, 2)}, id="2d across z"),
+        pytest.param({"patch": (32, 32, 32)}, id="padded"),
+    ],
+)
+def test_when_all_tiles_are_done_the_preview_is_the_slice_of_the_result(
+    write_model: Callable[..., Path], tmp_path: Path, variation: dict[str, Any]
+) -> None:
+    model = load_model(write_model(tmp_path / "m", **variation), "all", CPU)
+    image = volume((12, 22, 18))
+
+    ticks, ours = run(model, image, Options(preview_plane=5))
+
+    preview = ticks[-1].partial_labels()
+    assert preview.dtype == ours.labels.dtype
+    # nnU-Net sums in float16: near-ties may differ.
+    assert np.mean(preview != ours.labels[5]) < 0.01
+
+
+def test_the_preview_grows_tile_by_tile(model: Model) -> None:
+    image = volume((16, 48, 16))
+    covered = []
+
+    for tick in segment(model, image, voxel_size_nm=None, options=Options(step_size=1.0)):
+        labels = tick.partial_labels()
+        assert labels.shape == (48, 16)
+        covered.append([bool(labels[start : start + 16].any()) for start in (0, 16, 32)])
+
+    assert covered[:4] == [[False] * 3, [True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_the_preview_of_a_resampled_volume_has_the_inputs_shape(model: Model) -> None:
+    ticks, ours = run(model, volume((10, 40, 30)), Options(spacing_policy="nm"), (0.8, 0.6, 3.0))
+
+    preview = ticks[-1].partial_labels()
+    assert preview.shape == (40, 30)
+    assert np.mean(preview != ours.labels[5]) < 0.2
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if type(thread).__name__ != "TMonitor"}
+
+
+def test_closing_the_generator_stops_the_network_and_leaves_no_thread(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = 0
+    forward = model.network.forward
+
+    def counted(image: torch.Tensor) -> Any:
+        nonlocal passes
+        passes += 1
+        return forward(image)
+
+    monkeypatch.setattr(model.network, "forward", counted)
+    before = _threads()
+    generator = segment(model, volume((64, 64, 64)), voxel_size_nm=None, options=Options(mirroring=False))
+    assert [next(generator).stage for _ in range(3)] == ["preprocess", "infer", "infer"]
+
+    generator.close()
+
+    total = 2 * count_tiles((64, 64, 64), (16, 16, 16), 0.5)
+    assert passes < total / 4
+    assert _threads() == before
+
+
+def test_closing_before_the_first_tick_does_nothing(model: Model) -> None:
+    before = _threads()
+
+    segment(model, volume(), voxel_size_nm=None, options=Options()).close()
+
+    assert _threads() == before
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (RuntimeError("mat1 and mat2 do not fit"), FailureCode.INFERENCE_ERROR),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), FailureCode.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), FailureCode.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), FailureCode.GPU_ERROR),
+        (MemoryError(), FailureCode.OUT_OF_MEMORY),
+    ],
+)
+def test_what_the_network_raises_comes_out_named_and_leaves_no_thread(
+    model: Model, monkeypatch: pytest.MonkeyPatch, raised: Exception, code: FailureCode
+) -> None:
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise raised
+
+    monkeypatch.setattr(model.network, "forward", fail)
+    before = _threads()
+
+    with pytest.raises(FailureError) as caught:
+        run(model, volume((40, 40, 40)))
+
+    assert caught.value.failure.code is code
+    assert str(raised) in caught.value.failure.message
+    assert caught.value.__cause__ is raised
+    # nnU-Net's feeding thread has been let go and ends by itself.
+    for thread in _threads() - before:
+        thread.join(timeout=5)
+    assert _threads() == before
+
+
+def test_a_feeding_thread_that_dies_ends_the_job_instead_of_hanging_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "clone", full)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    with pytest.raises(FailureError) as caught:
+        run(model, volume())
+
+    assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_voxel_that_is_no_number_is_named(model: Model, bad: float) -> None:
+    image = volume()
+    image[3, 2, 1] = bad
+
+    with pytest.raises(FailureError, match=r"voxel \[1, 2, 3\]") as caught:
+        run(model, image)
+
+    assert caught.value.failure.code is FailureCode.VALIDATION_ERROR
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8, 8), np.float32),
+        np.full((8, 8, 8), 7, np.float32),
+        np.ones((1, 1, 1), np.float32),
+        np.zeros((0, 8, 8), np.float32),
+        np.zeros((8, 8), np.float32),
+        np.zeros((2, 8, 8, 8), np.float32),
+    ],
+    ids=lambda image: str(image.shape),
+)
+def test_a_volume_with_nothing_in_it_is_refused(model: Model, image: NDArray[np.float32]) -> None:
+    with pytest.raises(FailureError) as caught:
+        run(model, image)
+
+    assert caught.value.failure.code is FailureCode.VALIDATION_ERROR
+
+
+def test_one_channel_may_be_spelled_out(model: Model) -> None:
+    image = volume()
+
+    assert np.array_equal(run(model, image[None])[1].labels, run(model, image)[1].labels)
+
+
+def test_a_volume_of_one_plane_is_segmented(model: Model) -> None:
+    image = volume((1, 20, 20))
+
+    assert np.array_equal(run(model, image)[1].labels, theirs(model, image, Options())[0])
+
+
+def test_the_image_is_left_as_it_was(model: Model) -> None:
+    image = volume()
+    before = image.copy()
+
+    run(model, image)
+
+    assert np.array_equal(image, before)
+
+
+def test_a_policy_that_needs_the_voxel_size_says_so(model: Model) -> None:
+    with pytest.raises(FailureError, match="voxel size: unknown"):
+        run(model, volume(), Options(spacing_policy="angstrom"))
+
+
+def test_a_voxel_size_that_makes_the_volume_vanish_is_refused(model: Model) -> None:
+    with pytest.raises(FailureError, match="voxel size"):
+        run(model, volume(), Options(spacing_policy="nm"), (1e-4, 1e-4, 1e-4))
+
+
+def test_a_volume_that_would_not_fit_is_refused_before_anything_is_allocated(model: Model) -> None:
+    generator = segment(model, volume(), voxel_size_nm=None, options=Options(), free_memory=lambda: 100_000)
+
+    with pytest.raises(FailureError) as caught:
+        next(generator)
+
+    assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
+    assert "of the 20 Z planes would fit" in caught.value.failure.hint
+
+
+def test_a_voxel_size_in_the_wrong_unit_is_refused_instead_of_filling_memory(model: Model) -> None:
+    with pytest.raises(FailureError) as caught:
+        run(model, volume((100, 100, 100)), Options(spacing_policy="angstrom"), (13.48, 13.48, 13.48))
+
+    assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
+
+
+def test_the_crop_in_the_hint_fits() -> None:
+    load = Workload((300, 1000, 1000), (300, 1000, 1000), heads=3, folds=5, regions=False, probabilities=False)
+    available = host_memory_needed(load) // 3
+
+    with pytest.raises(FailureError, match="main memory") as caught:
+        refuse_what_does_not_fit(load, available)
+
+    assert "about 100 of the 300 Z planes" in caught.value.failure.hint
+    cropped = Workload((100, 1000, 1000), (100, 1000, 1000), heads=3, folds=5, regions=False, probabilities=False)
+    refuse_what_does_not_fit(cropped, available)
+    refuse_what_does_not_fit(load, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"proc/meminfo": "MemTotal: 100 kB\nMemAvailable:   60 kB\n"}, 60 * 1024),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 60 kB\n",
+                "sys/fs/cgroup/memory.max": "50000\n",
+                "sys/fs/cgroup/memory.current": "30000\n",
+                "sys/fs/cgroup/memory.stat": "anon 1\ninactive_file 5000\n",
+            },
+            25_000,
+        ),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 60 kB\n",
+                "sys/fs/cgroup/memory.max": "max\n",
+                "sys/fs/cgroup/memory.current": "30000\n",
+                "sys/fs/cgroup/memory.stat": "inactive_file 5000\n",
+            },
+            60 * 1024,
+        ),
+        (
+            {
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "50000\n",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "30000\n",
+                "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 1000\n",
+            },
+            21_000,
+        ),
+        ({}, None),
+    ],
+)
+def test_free_memory_is_the_least_of_what_machine_and_control_group_leave(
+    tmp_path: Path, files: dict[str, str], expected: int | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert available_memory(tmp_path) == expected

@@ -1,0 +1,299 @@
+"""One attempt at a job, with a tiny model of random weights and a store that is a directory."""
+
+import json
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+import pytest
+
+from cryomamba_crds import keys
+from cryomamba_crds.failures import ExitCode, Failure, FailureCode, FailureError
+from cryomamba_crds.model_card import Label, ModelCard
+from cryomamba_crds.model_gate import pack_model
+from cryomamba_crds.report import Manifest, Report, StatisticsDocument
+from cryomamba_crds.task import DirectoryStore, InferenceParams, ModelReference, PreviewParams, Task
+from cryomamba_inference.report import LineReporter, ProgressMeter
+from cryomamba_inference.storage import DirectoryStorage
+
+LABELS = [Label(id=1, name="membrane", colour="#56b4e9"), Label(id=2, name="particle", colour="#e69f00")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, write_model) -> SimpleNamespace:
+    """A model's zip and card."""
+    folder = tmp_path_factory.mktemp("model")
+    archive = folder / "model.zip"
+    digest = pack_model(write_model(folder / "result", mirroring=(0,)), archive)
+    card = ModelCard(labels=LABELS, spacing_policy="ignore", contrast="dark", digest=digest)
+    return SimpleNamespace(archive=archive, card=card, cache=folder / "cache")
+
+
+@pytest.fixture
+def volume() -> np.ndarray:
+    """[z, y, x]"""
+    return np.random.default_rng(1).normal(size=(18, 20, 24)).astype(np.float32)
+
+
+@pytest.fixture
+def task(tmp_path: Path, model, volume) -> Callable[..., Task]:
+    """Writes the volume and the model into a store and makes a task for them."""
+
+    def make(data: np.ndarray = volume, voxel_size: float = 13.48, attempt: int = 1, **params) -> Task:
+        store = tmp_path / "store"
+        source = store / keys.file_volume("f")
+        source.parent.mkdir(parents=True, exist_ok=True)
+        with mrcfile.new(source, overwrite=True) as mrc, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mrcfile's, about the NaN that a test is about
+            mrc.set_data(data)
+            mrc.voxel_size = voxel_size
+        archive = store / keys.model_archive("tiny")
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        archive.write_bytes(model.archive.read_bytes())
+        return Task(
+            job_id="job_aaaaaaaaaaaa",
+            job_uid="uid",
+            attempt=attempt,
+            input_key=keys.file_volume("f"),
+            model=ModelReference(name="tiny", key=keys.model_archive("tiny"), card=model.card, cache=str(model.cache)),
+            params=InferenceParams(**params),
+            preview=PreviewParams(interval_seconds=0.5, downsample_factor=2),
+            store=DirectoryStore(root=str(store)),
+            output_prefix=keys.attempt_prefix("uid", attempt),
+            device="cpu",
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Runs a task in this process; returns its manifest, its reports and the store."""
+    from cryomamba_inference.run import Runner
+
+    def go(task: Task) -> SimpleNamespace:
+        lines = StringIO()
+        scratch = tmp_path / f"scratch{task.attempt}"
+        scratch.mkdir(exist_ok=True)
+        store = Path(task.store.root)
+        manifest = Runner(DirectoryStorage(store), LineReporter(lines), scratch).run(task)
+        reports = [Report.model_validate_json(line) for line in lines.getvalue().splitlines()]
+        return SimpleNamespace(manifest=manifest, reports=reports, store=store, prefix=store / task.output_prefix)
+
+    return go
+
+
+def test_a_task_becomes_labels_statistics_and_a_picture(task, run, volume):
+    done = run(task())
+
+    assert [artifact.name for artifact in done.manifest.artifacts] == [
+        "segmentation.mrc",
+        "statistics.json",
+        "preview.png",
+    ]
+    with mrcfile.open(done.prefix / "segmentation.mrc") as mrc:
+        labels, voxel_size = mrc.data.copy(), mrc.voxel_size
+    assert labels.shape == volume.shape
+    assert labels.dtype == np.int8
+    assert set(np.unique(labels)) <= {0, 1, 2}
+    assert voxel_size.x == pytest.approx(13.48)
+    for artifact in done.manifest.artifacts:
+        assert (done.store / artifact.key).stat().st_size == artifact.size
+    statistics = StatisticsDocument.model_validate_json((done.prefix / "statistics.json").read_text())
+    assert statistics.label_counts == {str(label): int((labels == label).sum()) for label in (1, 2)}
+    assert statistics.physical_volume_nm3["1"] == pytest.approx(statistics.label_counts["1"] * 1.348**3)
+    assert statistics.voxel_size_source == "header"
+    assert statistics.labels["2"].name == "particle"
+    assert Manifest.model_validate_json((done.store / keys.job_manifest("uid")).read_text()) == done.manifest
+
+
+def test_progress_is_told_after_every_tile_and_never_falls(task, run):
+    progress = [report.progress for report in run(task()).reports if report.progress]
+
+    percentages = [one.percentage for one in progress]
+    assert percentages == sorted(percentages)
+    assert percentages[-1] == 100
+    assert sorted({one.current_step for one in progress}) == [1, 2, 3, 4, 5]
+    tiles = [one.message for one in progress if one.current_step == 3]
+    # 18, 20, 24 voxels under a patch of 16 at steps of 8: 2 tiles along each axis.
+    assert tiles == [f"Processing tile {number}/8" for number in range(1, 9)]
+
+
+def test_previews_are_stored_before_they_are_told(task, run):
+    done = run(task())
+
+    previews = [report.preview for report in done.reports if report.preview]
+    assert [preview.sequence for preview in previews] == list(range(1, len(previews) + 1))
+    assert previews[0].shape == (12, 10, 9)
+    assert previews[0].slice_idx == 4
+    assert (done.store / previews[0].key).read_bytes().startswith(b"\x89PNG")
+
+
+def test_probabilities_are_an_artifact_of_their_own_when_asked_for(task, run, volume):
+    done = run(task(save_probabilities=True))
+
+    with np.load(done.prefix / "probabilities.npz") as archive:
+        classes = {name: archive[name] for name in archive.files}
+    assert sorted(classes) == ["0", "1", "2"]
+    assert all(one.dtype == np.float16 and one.shape == volume.shape for one in classes.values())
+    assert sum(one.astype(np.float64) for one in classes.values()) == pytest.approx(1, abs=2e-3)
+    with mrcfile.open(done.prefix / "segmentation.mrc") as mrc:
+        likeliest = np.argmax([classes["0"], classes["1"], classes["2"]], axis=0)
+        assert (likeliest == mrc.data).mean() > 0.999  # rounding to float16 makes ties
+
+
+def test_mirroring_and_inversion_change_what_the_network_sees(task, run):
+    def labels(**params) -> np.ndarray:
+        done = run(task(attempt=labels.attempt, **params))
+        labels.attempt += 1
+        (done.store / keys.job_manifest("uid")).unlink()
+        with mrcfile.open(done.prefix / "segmentation.mrc") as mrc:
+            return mrc.data.copy()
+
+    labels.attempt = 1
+    plain, again, inverted, single = labels(), labels(), labels(invert=True), labels(mirroring=False)
+
+    assert np.array_equal(plain, again)
+    assert not np.array_equal(plain, inverted)
+    assert not np.array_equal(plain, single)
+
+
+def test_an_unknown_voxel_size_leaves_the_physical_maps_empty(task, run):
+    statistics = run(task(voxel_size=1.0)).manifest.statistics
+
+    assert statistics.label_counts
+    assert statistics.physical_volume_nm3 == {}
+    assert statistics.surface_area_nm2 == {}
+
+
+def test_a_voxel_size_of_the_users_overrides_the_headers(task, run):
+    done = run(task(voxel_size_nm=(1.0, 2.0, 3.0)))
+
+    document = json.loads((done.prefix / "statistics.json").read_text())
+    assert document["physical_volume_nm3"]["1"] == document["label_counts"]["1"] * 6.0
+    assert document["voxel_size_source"] == "override"
+
+
+def test_the_attempt_that_comes_second_changes_nothing(task, run):
+    first = run(task())
+
+    with pytest.raises(FailureError, match="finished first"):
+        run(task(attempt=2))
+
+    assert Manifest.model_validate_json((first.store / keys.job_manifest("uid")).read_text()).attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda data: data.__setitem__((3, 4, 5), np.nan), "NaN"),
+        (lambda data: data.__setitem__((3, 4, 5), np.inf), "infinite"),
+        (lambda data: data.fill(0), "zero"),
+        (lambda data: data.fill(7), "7"),
+    ],
+)
+def test_a_volume_that_cannot_be_segmented_fails_by_name_and_not_as_background(task, run, volume, spoil, words):
+    spoil(volume)
+
+    with pytest.raises(FailureError) as failed:
+        run(task(volume))
+
+    assert failed.value.failure.code is FailureCode.VALIDATION_ERROR
+    assert words in failed.value.failure.message
+    assert failed.value.failure.hint
+
+
+def start(task: Task, *options: str, **kwargs) -> subprocess.Popen[bytes]:
+    path = Path(task.store.root) / "task.json"
+    path.write_text(task.model_dump_json())
+    command = [sys.executable, "-m", "cryomamba_inference", *options, str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+
+
+def test_the_process_says_its_failure_as_its_last_word(task, volume):
+    volume[0, 0, 0] = np.nan
+
+    process = start(task(volume))
+    out, _ = process.communicate(timeout=100)
+
+    assert process.returncode == ExitCode.FAILED
+    *reports, last = out.decode().splitlines()
+    assert [Report.model_validate_json(line) for line in reports]
+    assert Failure.model_validate_json(last).code is FailureCode.VALIDATION_ERROR
+
+
+def test_sigterm_ends_the_process_with_a_retryable_code(task, volume):
+    process = start(task(np.tile(volume, (4, 4, 4))))
+    assert process.stdout
+    process.stdout.readline()  # it is at work
+
+    process.terminate()
+    out, _ = process.communicate(timeout=100)
+
+    assert process.returncode == ExitCode.RETRYABLE
+    assert Failure.model_validate_json(out.decode().splitlines()[-1]).retryable
+
+
+def test_the_process_does_not_outlive_the_one_that_started_it(task, volume):
+    process = start(task(np.tile(volume, (4, 4, 4))), "--stop-on-stdin-eof", stdin=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()  # it is at work
+
+    process.communicate(timeout=100)  # closes its stdin
+
+    assert process.returncode == ExitCode.RETRYABLE
+
+
+def test_a_task_that_is_none_is_told(tmp_path):
+    path = tmp_path / "task.json"
+    path.write_text("{}")
+    command = [sys.executable, "-m", "cryomamba_inference", str(path)]
+
+    done = subprocess.run(command, capture_output=True, timeout=100, check=False)
+
+    assert done.returncode == ExitCode.FAILED
+    assert "job_id" in Failure.model_validate_json(done.stdout.decode().splitlines()[-1]).message
+
+
+def test_the_store_may_be_told_the_same_once_only(tmp_path):
+    storage = DirectoryStorage(tmp_path)
+
+    assert storage.put_once("jobs/u/manifest.json", b"first")
+    assert not storage.put_once("jobs/u/manifest.json", b"second")
+    assert storage.fetch("jobs/u/manifest.json", tmp_path).read_bytes() == b"first"
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["manifest.json"]
+
+
+def test_an_object_that_is_missing_is_told(tmp_path):
+    with pytest.raises(FailureError, match="files/f/volume is not in the store"):
+        DirectoryStorage(tmp_path).fetch("files/f/volume", tmp_path)
+
+
+def test_the_remaining_time_follows_the_pace_of_the_tiles():
+    now = iter([10.0, 12.0, 14.0])
+    meter = ProgressMeter(lambda: next(now))
+
+    first, second, third = (meter.tile(done, 11) for done in (1, 2, 3))
+
+    assert first.eta_seconds is None
+    # 2 s a tile and 9 tiles to go are 18 s; inference ends at 92 percent.
+    assert second.eta_seconds == 20
+    assert third.eta_seconds == 18
+
+
+def test_a_models_zip_that_was_changed_is_refused(task, run):
+    changed = task()
+    archive = Path(changed.store.root) / changed.model.key
+    with zipfile.ZipFile(archive, "a") as zipped:
+        zipped.writestr("more.txt", "x")
+    fresh_cache = changed.model.model_copy(update={"cache": str(Path(changed.store.root) / "cache")})
+
+    with pytest.raises(FailureError, match="digest"):
+        run(changed.model_copy(update={"model": fresh_cache}))
