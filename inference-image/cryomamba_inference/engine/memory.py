@@ -59,7 +59,7 @@ def refuse_what_does_not_fit(load: Workload, available: int | None) -> None:
     if available is None or needed <= available:
         return
     planes = load.input_shape[0]
-    fitting = planes * available // needed
+    fitting = planes * max(0, available - load.network_bytes) // (needed - load.network_bytes)
     crop = f"A crop to about {fitting} of the {planes} Z planes would fit. " if fitting else ""
     raise FailureError(
         FailureCode.OUT_OF_MEMORY,

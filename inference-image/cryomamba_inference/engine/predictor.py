@@ -124,7 +124,7 @@ class _PacedTiles:
                 yield tile
             complete = True
         finally:
-            if False:
+            if not complete:
                 self._on_lost_producer()
 
     def take(self) -> tuple[Slicer, int]:

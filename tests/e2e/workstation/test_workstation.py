@@ -50,33 +50,38 @@ def test_the_demo_finds_what_is_in_its_phantom_and_leaves_no_process(cryomamba, 
     assert dice["particle"] == pytest.approx(overlap, abs=0.001)
     statistics = json.loads((tmp_path / "out" / "statistics.json").read_text())
     assert statistics["label_counts"]["1"] > 1000
-    assert Image.open(tmp_path / "out" / "overview.png").size > (600, 400)
+    with Image.open(tmp_path / "out" / "overview.png") as overview:
+        assert overview.width > 600
     assert processes_with(str(tmp_path)) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_a_real_volume_smaller_than_the_patch_keeps_its_header(server, cryomamba, tmp_path):
-    done = cryomamba("segment", EMD_3197, "--model", "demo", "--output", tmp_path, server=server)
+@pytest.fixture(scope="module")
+def segmented(server, tmp_path_factory) -> Path:
+    """The results of `cryomamba segment` on a real volume, smaller than any patch."""
+    output = tmp_path_factory.mktemp("segmented")
+    environment = ENVIRONMENT | {"CRYOMAMBA_URL": server.url, "CRYOMAMBA_TOKEN": server.token()}
+    command = [*CRYOMAMBA, "segment", EMD_3197, "--model", "demo", "--output", output]
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    return output
 
-    assert done.returncode == 0, done.stderr
-    with mrcfile.open(EMD_3197) as source, mrcfile.open(tmp_path / "segmentation.mrc") as result:
+
+def test_a_real_volume_smaller_than_the_patch_keeps_its_header(segmented):
+    with mrcfile.open(EMD_3197) as source, mrcfile.open(segmented / "segmentation.mrc") as result:
         assert result.data.shape == (20, 20, 20)
         assert result.data.dtype == np.int8
-        assert result.voxel_size == source.voxel_size
         for field in source.header.dtype.names:
             if field not in CHANGED_BY_DESIGN:
-                assert result.header[field] == source.header[field], field
+                assert np.array_equal(result.header[field], source.header[field]), field
         assert result.header.mode == 0
         assert (result.header.dmin, result.header.dmax) == (result.data.min(), result.data.max())
 
 
-def test_the_server_never_loads_torch_even_after_jobs_have_run(server, cryomamba, tmp_path):
-    cryomamba("segment", EMD_3197, "--model", "demo", "--output", tmp_path, "--step-size", "0.9", server=server)
-
+def test_the_server_has_not_loaded_torch_even_after_a_job(server, segmented):
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
 
-    assert "libtorch" not in maps
-    assert "libpython" in maps or "python" in maps
+    assert "pydantic_core" in maps
+    assert "torch" not in maps
 
 
 def test_no_module_of_the_server_imports_torch_or_nnunet():
@@ -141,10 +146,10 @@ def test_no_server_is_told(cryomamba, tmp_path):
     assert "cryomamba serve" in done.stderr
 
 
-def large_volume(folder: Path) -> Path:
-    """A volume that takes a while: 96 x 192 x 192 voxels of noise."""
+def large_volume(folder: Path, shape: tuple[int, int, int] = (96, 192, 192)) -> Path:
+    """A volume of noise [z, y, x] that takes a while."""
     path = folder / "large.mrc"
-    noise = np.random.default_rng(1).normal(size=(96, 192, 192)).astype(np.float32)
+    noise = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     with mrcfile.new(path, noise) as file:
         file.voxel_size = 13.48
     return path
@@ -190,7 +195,7 @@ def test_ctrl_c_in_the_demo_leaves_nothing_behind(tmp_path):
 
 
 def test_a_job_survives_kill_9_of_the_server(cryomamba, tmp_path):
-    volume, data_dir = large_volume(tmp_path), tmp_path / "data"
+    volume, data_dir = large_volume(tmp_path, (64, 128, 128)), tmp_path / "data"
     with serving(data_dir) as server:
         command = [*CRYOMAMBA, "segment", volume, "--model", "demo", "--output", tmp_path / "out", "--no-mirroring"]
         environment = ENVIRONMENT | {"CRYOMAMBA_URL": server.url, "CRYOMAMBA_TOKEN": server.token()}
@@ -264,17 +269,15 @@ def test_a_disk_that_fills_during_an_upload_is_told_and_the_server_goes_on(tmp_p
         assert httpx.get(f"{server.url}/v1/healthz").status_code == 200
 
 
-def test_neither_log_nor_data_holds_a_token(server, cryomamba, tmp_path):
+def test_neither_log_nor_data_holds_a_token(server, segmented):
     token = server.token()
-    socket_url = f"{server.url}/v1/server/info?token={token}"
 
-    httpx.get(socket_url)
-    httpx.get(socket_url, headers={"Authorization": f"Bearer {token}"})
-    cryomamba("segment", EMD_3197, "--model", "demo", "--output", tmp_path, server=server)
+    httpx.get(f"{server.url}/v1/server/info?token={token}")
+    httpx.get(f"{server.url}/v1/server/info", headers={"Authorization": f"Bearer {token}"})
 
-    logs = [server.errors, *server.data_dir.rglob("*.log"), *server.data_dir.rglob("task.json")]
-    assert len(logs) > 1
-    assert [log for log in logs if token in log.read_text() or "eyJ" in log.read_text()] == []
+    written = [server.errors, *(path for path in server.data_dir.rglob("*") if path.suffix in {".log", ".json"})]
+    assert len(written) > 3
+    assert [path for path in written if "eyJ" in path.read_text()] == []
 
 
 def test_a_token_is_printed_and_nothing_else(server):

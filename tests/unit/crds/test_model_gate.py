@@ -425,6 +425,15 @@ def test_a_flipped_byte_in_a_stored_checkpoint_is_refused() -> None:
     refusal_of(io.BytesIO(bytes(damaged)))
 
 
+def test_an_entry_that_is_shorter_than_it_says_is_refused() -> None:
+    archive = archive_of()
+    with zipfile.ZipFile(archive, "a") as writer:
+        writer.getinfo("fold_0/checkpoint_final.pth").file_size += 1000
+        writer.writestr("makes-the-directory-be-written-again", b"")
+
+    assert "ends early" in refusal_of(archive).failure.message
+
+
 def _peak_of(archive: io.BytesIO) -> int:
     tracemalloc.start()
     try:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def theirs(
         pytest.param(Options(step_size=0.8, save_probabilities=True), None, id="wide steps"),
         pytest.param(Options(mirroring=False), None, id="no mirroring"),
         pytest.param(Options(spacing_policy="nm"), (1.5, 1.2, 2.5), id="resampled from nm"),
-        pytest.param(Options(spacing_policy="angstrom"), (0.12, 0.14, 0.9), id="resampled from an anisotropic voxel"),
+        pytest.param(Options(spacing_policy="angstrom"), (0.12, 0.14, 0.4), id="resampled from an anisotropic voxel"),
     ],
 )
 def test_labels_equal_those_of_nnunets_predictor(model: Model, options: Options, voxel_size: VoxelSize | None) -> None:
@@ -370,13 +371,13 @@ def test_a_voxel_size_that_makes_the_volume_vanish_is_refused(model: Model) -> N
 
 
 def test_a_volume_that_would_not_fit_is_refused_before_anything_is_allocated(model: Model) -> None:
-    generator = segment(model, volume(), voxel_size_nm=None, options=Options(), free_memory=lambda: 100_000)
+    generator = segment(model, volume(), voxel_size_nm=None, options=Options(), free_memory=lambda: 2_600_000)
 
     with pytest.raises(FailureError) as caught:
         next(generator)
 
     assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
-    assert "of the 20 Z planes would fit" in caught.value.failure.hint
+    assert "about 13 of the 20 Z planes would fit" in caught.value.failure.hint
 
 
 def test_a_voxel_size_in_the_wrong_unit_is_refused_instead_of_filling_memory(model: Model) -> None:
@@ -387,15 +388,14 @@ def test_a_voxel_size_in_the_wrong_unit_is_refused_instead_of_filling_memory(mod
 
 
 def test_the_crop_in_the_hint_fits() -> None:
-    load = Workload((300, 1000, 1000), (300, 1000, 1000), heads=3, folds=5, regions=False, probabilities=False)
-    available = host_memory_needed(load) // 3
+    load = Workload((300, 1000, 1000), (300, 1000, 1000), 3, 5, regions=False, probabilities=False, network_bytes=10**9)
+    available = (host_memory_needed(load) - 10**9) // 3 + 10**9
 
     with pytest.raises(FailureError, match="main memory") as caught:
         refuse_what_does_not_fit(load, available)
 
     assert "about 100 of the 300 Z planes" in caught.value.failure.hint
-    cropped = Workload((100, 1000, 1000), (100, 1000, 1000), heads=3, folds=5, regions=False, probabilities=False)
-    refuse_what_does_not_fit(cropped, available)
+    refuse_what_does_not_fit(replace(load, input_shape=(100, 1000, 1000), network_shape=(100, 1000, 1000)), available)
     refuse_what_does_not_fit(load, None)
 
 
