@@ -33,7 +33,7 @@ lint: venv ## Format, style, types, import directions, drift of generated files
 	$(BIN)/python crds/generate.py --check
 
 bench: venv ## Measure against the alternatives
-	@set -e; for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark; done
+	@set -e; for benchmark in benchmarks/*.py; do $(BIN)/python -P $$benchmark; done
 
 generate: venv ## Write the files that are generated from code
 	$(BIN)/python crds/generate.py

@@ -1,6 +1,7 @@
 """Turns a segmentation into the files that a user downloads: labels, statistics, probabilities."""
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,18 +67,20 @@ def write_statistics(document: StatisticsDocument, folder: Path) -> ResultFile:
     return ResultFile(path, "application/json")
 
 
-def write_probabilities(probabilities: NDArray[np.float16], folder: Path) -> ResultFile:
-    """Write `probabilities.npz`: one float16 array [z, y, x] a class, named by its number, 0 being background.
+def write_probabilities(probabilities: NDArray[np.float16], numbers: Sequence[int], folder: Path) -> ResultFile:
+    """Write `probabilities.npz`: one float16 array [z, y, x] a class, named by the class's number.
 
     Class by class into the zip, since `numpy.savez` would be handed all of them at once.
 
     Args:
         probabilities: [class, z, y, x].
+        numbers: Of the classes, in their order: 0 and the labels, or the labels alone where the model decides
+            overlapping regions, which have no background.
         folder: Where the file goes.
     """
     path = folder / PROBABILITIES_NAME
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for number, one in enumerate(probabilities):
+        for number, one in zip(numbers, probabilities, strict=True):
             with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
                 npy.write_array(member, np.ascontiguousarray(one), allow_pickle=False)
     return ResultFile(path, "application/zip")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cryomamba_crds import keys
 from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_crds.model_gate import ModelFacts
 from cryomamba_crds.report import Artifact, Manifest, Report, Statistics
 from cryomamba_crds.task import Task
 from cryomamba_inference.assemble import ResultFile, write_labels, write_probabilities, write_statistics
@@ -62,7 +63,7 @@ class Runner:
         segmentation = self._infer(task, volume, model, meter, preview)
 
         self.reporter.send(Report(progress=meter.step(4)))
-        files, statistics = self._assemble(task, volume, segmentation, preview)
+        files, statistics = self._assemble(task, volume, model.facts, segmentation, preview)
 
         self.reporter.send(Report(progress=meter.step(5)))
         manifest = Manifest(
@@ -118,7 +119,7 @@ class Runner:
                 self.reporter.send(Report(gpu=stats))
 
     def _assemble(
-        self, task: Task, volume: Volume, segmentation: Segmentation, preview: LivePreview
+        self, task: Task, volume: Volume, facts: ModelFacts, segmentation: Segmentation, preview: LivePreview
     ) -> tuple[list[ResultFile], Statistics]:
         params, card = task.params, task.model.card
         labels, document = write_labels(segmentation.labels, volume, card, params.voxel_size_nm, self.scratch)
@@ -128,7 +129,8 @@ class Runner:
         picture.write_bytes(preview.render(segmentation.labels[preview.plane]))
         files.append(ResultFile(picture, "image/png"))
         if segmentation.probabilities is not None:
-            files.append(write_probabilities(segmentation.probabilities, self.scratch))
+            numbers = [*([] if facts.regions else [0]), *facts.label_names]
+            files.append(write_probabilities(segmentation.probabilities, numbers, self.scratch))
         return files, Statistics(**document.model_dump(include=set(Statistics.model_fields)))
 
     def _store(self, task: Task, file: ResultFile) -> Artifact:

@@ -20,7 +20,7 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder for the results; files of an earlier run are replaced.")
     ] = Path("demo-output"),
     seed: Annotated[int, typer.Option(min=0, help="Which phantom.")] = 1,
-    shape: Annotated[str, typer.Option(help="Voxels of the phantom along Z,Y,X.")] = "64,128,128",
+    shape: Annotated[str, typer.Option(help="Voxels of the phantom along Z,Y,X.")] = "48,128,128",
 ) -> None:
     """Start a server, segment a synthetic tomogram with it, compare with the truth, and leave only the results."""
     size = parse_shape(shape)

@@ -24,7 +24,7 @@ ITEM_SIZES = {
 }
 """Bytes a voxel, by NumPy's name of the type."""
 
-ANGSTROM_NM = 0.1
+ANGSTROM_PER_NM = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def voxel_size_from_angstrom(size: tuple[float, float, float]) -> VoxelSizeNm | 
     """
     if not all(math.isfinite(edge) and edge > 0 for edge in size) or size == (1.0, 1.0, 1.0):
         return None
-    x, y, z = (edge * ANGSTROM_NM for edge in size)
+    x, y, z = (edge / ANGSTROM_PER_NM for edge in size)
     return (x, y, z)
 
 

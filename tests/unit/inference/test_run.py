@@ -149,6 +149,15 @@ def test_probabilities_are_an_artifact_of_their_own_when_asked_for(task, run, vo
         assert (likeliest == mrc.data).mean() > 0.999  # rounding to float16 makes ties
 
 
+def test_probabilities_of_overlapping_regions_have_no_background(tmp_path):
+    from cryomamba_inference.assemble import write_probabilities
+
+    written = write_probabilities(np.zeros((2, 3, 4, 5), np.float16), [2, 1], tmp_path)
+
+    with np.load(written.path) as archive:
+        assert archive.files == ["2", "1"]
+
+
 def test_mirroring_and_inversion_change_what_the_network_sees(task, run):
     def labels(**params) -> np.ndarray:
         done = run(task(attempt=labels.attempt, **params))
