@@ -84,11 +84,11 @@ def write_model() -> Callable[..., Path]:
         heads: int = 3,
         plans_changes: Callable[[dict[str, Any]], None] | None = None,
     ) -> Path:
-        import json  # noqa: PLC0415  # torch takes seconds: only tests that use it wait for it
+        import json  # torch takes seconds: only tests that use it wait for it
 
-        import numpy as np  # noqa: PLC0415
-        import torch  # noqa: PLC0415
-        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans  # noqa: PLC0415
+        import numpy as np
+        import torch
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
         configuration = "3d_fullres" if len(patch) == 3 else "2d"
         spacing = spacing or (2.0, 1.0, 1.5)[-len(patch) :]
