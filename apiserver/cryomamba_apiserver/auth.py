@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import jwt
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from cryomamba_apiserver.errors import AuthenticationError, ForbiddenError
 
@@ -134,8 +134,13 @@ def authenticate(connection: HTTPConnection) -> Principal:
     return authority.check(token)
 
 
-def _require(scope: Scope) -> Callable[[Principal], Principal]:
-    def check(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+# Only shown in the OpenAPI document; `authenticate` does the work, so that its errors come out in the envelope.
+_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="`cryomamba token create` makes one.")
+_ShownScheme = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def _require(scope: Scope) -> Callable[..., Principal]:
+    def check(principal: Annotated[Principal, Depends(authenticate)], _: _ShownScheme) -> Principal:
         if scope not in principal.scopes and Scope.ADMIN not in principal.scopes:
             raise ForbiddenError(
                 f"The token does not allow this: it lacks the scope '{scope}'.",
@@ -145,9 +150,6 @@ def _require(scope: Scope) -> Callable[[Principal], Principal]:
 
     return check
 
-
-# Only shown in the OpenAPI document; `authenticate` does the work, so that its errors come out in the envelope.
-bearer_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A token with the scopes read, write.")
 
 Reader = Annotated[Principal, Depends(_require(Scope.READ))]
 Writer = Annotated[Principal, Depends(_require(Scope.WRITE))]

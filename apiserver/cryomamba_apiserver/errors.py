@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from cryomamba_apiserver.ports.object_store import StorageFullError
 from cryomamba_crds.failures import Failure, FailureCode, FailureError
@@ -108,6 +109,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(StorageFullError, _on_storage_full)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
 
 
@@ -154,6 +156,11 @@ async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
     code, message, hint = _FRAMEWORK.get(error.status_code, fallback)
     failure = Failure(code=code, message=message, hint=hint, retryable=code.retryable)
     return _respond(error.status_code, failure, dict(error.headers or {}))
+
+
+async def _on_disconnect(request: Request, _: Exception) -> JSONResponse:
+    # Nobody reads the answer; it is there so that a broken connection is no unexpected error in the log.
+    return await _on_failure(request, InvalidRequestError("The request broke off.", hint="Send it again."))
 
 
 async def _on_unexpected(_: Request, error: Exception) -> JSONResponse:

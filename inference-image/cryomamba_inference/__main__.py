@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn, TextIO
@@ -102,7 +103,8 @@ def _stop_on_stdin_eof() -> None:
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     # The signal is handled between two steps of Python code; a long step in a library must not outlive the parent.
-    threading.Timer(_STOP_GRACE_SECONDS, os._exit, [int(ExitCode.RETRYABLE)]).start()
+    time.sleep(_STOP_GRACE_SECONDS)
+    os._exit(ExitCode.RETRYABLE)
 
 
 def _on_sigterm(*_: object) -> NoReturn:

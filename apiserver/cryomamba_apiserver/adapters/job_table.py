@@ -6,7 +6,7 @@ Blocking; `LocalJobStore` calls it from a thread of its own.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
@@ -116,20 +116,23 @@ class JobTable:
         result = JobRecord.model_validate_json(row[0]).result if row else None
         return result.seconds_per_tile if result else None
 
-    def update(self, record: JobRecord) -> JobRecord:
-        """Write a changed job and return it with its new time; one that has ended stays as it is.
+    def change(self, job_id: str, changes: Mapping[str, object]) -> JobRecord:
+        """Change fields of a job as it stands now and return it; one that has ended stays as it ended.
 
         Raises:
+            JobMissingError: there is no such job.
             JobFinishedError: the job has ended already.
         """
-        record = record.model_copy(update={"updated_at": self._now()})
         with self._database:
-            changed = self._database.execute(
-                "UPDATE jobs SET status = ?, record = ? WHERE job_id = ? AND status IN ('queued', 'running')",
-                (record.status, record.model_dump_json(), record.job_id),
-            ).rowcount
-        if not changed:
-            raise JobFinishedError(self.get(record.job_id).status)
+            self._database.execute("BEGIN IMMEDIATE")
+            record = self.get(job_id)
+            if record.status.finished:
+                raise JobFinishedError(record.status)
+            record = record.model_copy(update={**changes, "updated_at": self._now()})
+            self._database.execute(
+                "UPDATE jobs SET status = ?, record = ? WHERE job_id = ?",
+                (record.status, record.model_dump_json(), job_id),
+            )
         return record
 
     def next_queued(self) -> JobRecord | None:

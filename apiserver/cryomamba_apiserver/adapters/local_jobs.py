@@ -95,8 +95,7 @@ class LocalJobStore:
         return await self._call(self._table.page, owner, status, limit, offset)
 
     async def cancel(self, job_id: str) -> JobRecord:  # noqa: D102 - the port says it
-        record = await self.get(job_id)
-        record = await self._change(record, status=JobStatus.CANCELLED, completed_at=self._now())
+        record = await self._change(job_id, status=JobStatus.CANCELLED, completed_at=self._now())
         if running := self._running.get(job_id):
             running.cancel()
             await asyncio.wait([running])
@@ -149,17 +148,18 @@ class LocalJobStore:
             manifest = Manifest.model_validate_json(await self._objects.read(keys.job_manifest(record.uid)))
         except ObjectMissingError:
             if record.attempt >= self._profile.max_attempts:
-                await self._finish(record, _gave_up(record.attempt))
+                await self._finish(record.job_id, _gave_up(record.attempt))
             else:
-                await self._change(record, status=JobStatus.QUEUED, progress=None, preview=None)
+                await self._change(record.job_id, status=JobStatus.QUEUED, progress=None, preview=None)
         else:
-            await self._finish(record.model_copy(update={"result": manifest}), None)
+            await self._change(record.job_id, result=manifest)
+            await self._finish(record.job_id, None)
 
     async def _start(self, record: JobRecord) -> None:
         slot = self._free_slots.pop(0)
         with contextlib.suppress(JobFinishedError):  # cancelled while it was being taken from the queue
             record = await self._change(
-                record,
+                record.job_id,
                 status=JobStatus.RUNNING,
                 attempt=record.attempt + 1,
                 started_at=record.started_at or self._now(),
@@ -176,31 +176,32 @@ class LocalJobStore:
             )
             try:
                 async for report in runner.reports():
-                    record = await self._change(record, **_changes(report))
+                    record = await self._change(record.job_id, **_changes(report))
                 failure = await runner.failure()
             finally:
                 await asyncio.shield(runner.stop())
-            await self._finish(record, failure or _without_result(record))
+            await self._finish(record.job_id, failure or _without_result(record))
         except JobFinishedError:
             _log.info("job %s was cancelled", record.job_id)
         except Exception as error:  # noqa: BLE001 - one job's trouble must not end the others; the job says it
             _log.exception("job %s could not be run", record.job_id)
-            await self._finish(record, _not_run(error))
+            with contextlib.suppress(JobFinishedError):  # cancelled meanwhile
+                await self._finish(record.job_id, _not_run(error))
         finally:
             self._free_slots.append(slot)
             del self._running[record.job_id]
             self._wake.set()
 
-    async def _finish(self, record: JobRecord, failure: Failure | None) -> None:
+    async def _finish(self, job_id: str, failure: Failure | None) -> None:
         if failure:
-            await self._change(record, status=JobStatus.FAILED, completed_at=self._now(), failure=failure)
+            await self._change(job_id, status=JobStatus.FAILED, completed_at=self._now(), failure=failure)
         else:
-            await self._change(record, status=JobStatus.COMPLETED, completed_at=self._now())
+            await self._change(job_id, status=JobStatus.COMPLETED, completed_at=self._now())
 
-    async def _change(self, record: JobRecord, **changes: Any) -> JobRecord:  # noqa: ANN401 - fields of JobRecord
+    async def _change(self, job_id: str, **changes: Any) -> JobRecord:  # noqa: ANN401 - fields of JobRecord
         """Write a changed job and tell its watchers."""
-        record = await self._call(self._table.update, record.model_copy(update=changes))
-        if watched := self._watched.get(record.job_id):
+        record = await self._call(self._table.change, job_id, changes)
+        if watched := self._watched.get(job_id):
             async with watched.changed:
                 watched.record = record
                 watched.changed.notify_all()

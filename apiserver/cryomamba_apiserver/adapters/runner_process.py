@@ -97,6 +97,6 @@ def _unexplained(code: int, log: Path) -> Failure:
     return Failure(
         code=FailureCode.INTERNAL_ERROR,
         message=f"The process that ran the job {how} and gave no reason.",
-        hint=f"Its log is {log.parent.name}/{log.name} in the data directory's logs; please report it.",
+        hint=f"Its log is {'/'.join(log.parts[-4:])} in the data directory; please report it.",
         retryable=True,
     )

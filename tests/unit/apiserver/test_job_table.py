@@ -62,7 +62,7 @@ def test_jobs_are_taken_in_the_order_in_which_they_came(table):
     first, second = table.insert(request("file_1"), 10), table.insert(request("file_2"), 10)
 
     assert table.next_queued() == first
-    table.update(first.model_copy(update={"status": JobStatus.RUNNING}))
+    table.change(first.job_id, {"status": JobStatus.RUNNING})
     assert table.next_queued() == second
 
 
@@ -70,14 +70,14 @@ def test_a_jobs_place_in_line_is_counted_from_one_and_is_zero_once_it_runs(table
     first, second = table.insert(request("file_1"), 10), table.insert(request("file_2"), 10)
 
     assert (table.position(first.job_id), table.position(second.job_id)) == (1, 2)
-    table.update(first.model_copy(update={"status": JobStatus.RUNNING}))
+    table.change(first.job_id, {"status": JobStatus.RUNNING})
     assert (table.position(first.job_id), table.position(second.job_id)) == (0, 1)
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING])
 def test_the_same_job_is_not_taken_twice_while_it_lives(table, status):
     record = table.insert(request(), 10)
-    table.update(record.model_copy(update={"status": status}))
+    table.change(record.job_id, {"status": status})
 
     with pytest.raises(DuplicateJobError) as refusal:
         table.insert(request(), 10)
@@ -89,7 +89,7 @@ def test_another_owner_other_parameters_or_a_finished_job_are_no_duplicate(table
     record = table.insert(request(), 10)
     table.insert(request(owner="bob"), 10)
     table.insert(request(step_size=0.7), 10)
-    table.update(record.model_copy(update={"status": JobStatus.FAILED}))
+    table.change(record.job_id, {"status": JobStatus.FAILED})
 
     table.insert(request(), 10)
 
@@ -105,10 +105,10 @@ def test_a_full_queue_takes_nothing(table):
 
 @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED])
 def test_a_job_that_has_ended_stays_as_it_ended(table, status):
-    record = table.update(table.insert(request(), 10).model_copy(update={"status": status}))
+    record = table.change(table.insert(request(), 10).job_id, {"status": status})
 
     with pytest.raises(JobFinishedError) as refusal:
-        table.update(record.model_copy(update={"status": JobStatus.RUNNING}))
+        table.change(record.job_id, {"status": JobStatus.RUNNING})
 
     assert refusal.value.status is status
     assert table.get(record.job_id).status is status
@@ -117,7 +117,7 @@ def test_a_job_that_has_ended_stays_as_it_ended(table, status):
 def test_pages_are_newest_first_and_filtered_by_owner_and_status(table):
     records = [table.insert(request(f"file_{number}"), 10) for number in range(5)]
     table.insert(request(owner="bob"), 10)
-    table.update(records[0].model_copy(update={"status": JobStatus.COMPLETED}))
+    table.change(records[0].job_id, {"status": JobStatus.COMPLETED})
 
     page = table.page("ada", None, 2, 1)
     completed = table.page("ada", JobStatus.COMPLETED, 50, 0)
@@ -131,8 +131,8 @@ def test_pages_are_newest_first_and_filtered_by_owner_and_status(table):
 def test_the_speed_of_a_model_is_that_of_its_latest_completed_job(table):
     first, second = table.insert(request("file_1"), 10), table.insert(request("file_2"), 10)
     before = table.seconds_per_tile(CARD.digest)
-    table.update(first.model_copy(update={"status": JobStatus.COMPLETED, "result": result(2.0)}))
-    table.update(second.model_copy(update={"status": JobStatus.COMPLETED, "result": result(3.0)}))
+    table.change(first.job_id, {"status": JobStatus.COMPLETED, "result": result(2.0)})
+    table.change(second.job_id, {"status": JobStatus.COMPLETED, "result": result(3.0)})
 
     assert before is None
     assert table.seconds_per_tile(CARD.digest) == 3.0

@@ -72,6 +72,14 @@ def test_a_gpu_is_told_in_the_units_of_the_reference(ada, context, server, monke
     ]
 
 
+def test_the_description_says_which_endpoints_need_a_token(server):
+    paths = server.get("/openapi.json").json()["paths"]
+
+    assert paths["/v1/jobs"]["post"]["security"] == [{"HTTPBearer": []}]
+    assert "security" not in paths["/v1/healthz"]["get"]
+    assert "security" not in paths["/v1/files/{job_id}/{artifact_name}"]["get"]
+
+
 @pytest.mark.parametrize(
     ("method", "url", "status", "code"),
     [
