@@ -13,6 +13,8 @@ from pathlib import Path
 
 CRYOMAMBA = [sys.executable, "-m", "cryomamba"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("CRYOMAMBA_")}
+INTERRUPTIBLE = ("env", "--default-signal=INT")
+"""Goes before a command that is to be interrupted: what a shell starts in the background ignores Ctrl-C."""
 START_SECONDS = 60
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.commands import CRYOMAMBA, ENVIRONMENT, serving
+from support.commands import CRYOMAMBA, ENVIRONMENT, INTERRUPTIBLE, serving
 from support.waiting import processes_with, until
 
 pytestmark = pytest.mark.timeout(400)
@@ -156,7 +156,8 @@ def large_volume(folder: Path, shape: tuple[int, int, int] = (96, 192, 192)) -> 
 
 
 def test_ctrl_c_cancels_the_job_and_ends_cleanly(server, tmp_path):
-    command = [*CRYOMAMBA, "segment", large_volume(tmp_path), "--model", "demo", "--output", tmp_path / "out"]
+    volume, output = large_volume(tmp_path), tmp_path / "out"
+    command = [*INTERRUPTIBLE, *CRYOMAMBA, "segment", volume, "--model", "demo", "--output", output]
     environment = ENVIRONMENT | {"CRYOMAMBA_URL": server.url, "CRYOMAMBA_TOKEN": server.token()}
     headers = {"Authorization": f"Bearer {server.token()}"}
 
@@ -178,7 +179,7 @@ def test_ctrl_c_cancels_the_job_and_ends_cleanly(server, tmp_path):
 
 
 def test_ctrl_c_in_the_demo_leaves_nothing_behind(tmp_path):
-    command = [*CRYOMAMBA, "demo", "--output", tmp_path / "out"]
+    command = [*INTERRUPTIBLE, *CRYOMAMBA, "demo", "--output", tmp_path / "out"]
     environment = ENVIRONMENT | {"TMPDIR": str(tmp_path)}
 
     with subprocess.Popen(
