@@ -5,10 +5,10 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint bench generate constraints
+.PHONY: help venv demo test lint bench cluster cluster-down generate constraints
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 venv: .venv/installed ## Make the virtual environment
 
@@ -23,6 +23,7 @@ demo: venv ## Segment a made-up tomogram with the demo model, start to finish
 	$(BIN)/cryomamba demo
 
 test: lint ## Lint, then all tests
+	$(BIN)/python tools/cluster.py build
 	$(BIN)/python -m pytest
 
 lint: venv ## Format, style, types, import directions, drift of generated files
@@ -34,6 +35,12 @@ lint: venv ## Format, style, types, import directions, drift of generated files
 
 bench: venv ## Measure against the alternatives
 	@set -e; for benchmark in benchmarks/*.py; do $(BIN)/python -P $$benchmark; done
+
+cluster: ## Start a one-node Kubernetes for the tests and print its kubeconfig
+	@$(PYTHON) tools/cluster.py up
+
+cluster-down: ## Stop it
+	@$(PYTHON) tools/cluster.py down
 
 generate: venv ## Write the files that are generated from code
 	$(BIN)/python crds/generate.py

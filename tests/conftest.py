@@ -1,0 +1,56 @@
+"""The test cluster: started when the first test asks for it, stopped at the end unless it was there before."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.kubernetes import CRD, Kubectl, is_running, tool
+
+
+@pytest.fixture(scope="session")
+def _cluster_goes_at_the_end() -> Iterator[None]:
+    was_there = is_running()
+    yield
+    if not was_there:
+        tool("down")
+
+
+def _kubectl(kubeconfig: str) -> Kubectl:
+    kubectl = Kubectl(Path(tool("build", "kubernetes")) / "kubectl", Path(kubeconfig))
+    kubectl("apply", "--filename", str(CRD))
+    kubectl("wait", "--for=condition=Established", "crd/segmentationjobs.cryomamba.io")
+    return kubectl
+
+
+@pytest.fixture(scope="session")
+def control_plane(_cluster_goes_at_the_end: None) -> Kubectl:
+    """A real API server that knows SegmentationJobs; there may be no node."""
+    return _kubectl(tool("up", "--control-plane"))
+
+
+@pytest.fixture(scope="session")
+def cluster(_cluster_goes_at_the_end: None) -> Kubectl:
+    """A real cluster that knows SegmentationJobs, with a node that runs pods."""
+    return _kubectl(tool("up"))
+
+
+def _namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
+    name = f"test-{secrets.token_hex(4)}"
+    kubectl("create", "namespace", name)
+    yield replace(kubectl, namespace=name)
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def control_plane_namespace(control_plane: Kubectl) -> Iterator[Kubectl]:
+    """`kubectl` in a namespace of the test's own; there may be no node."""
+    yield from _namespace(control_plane)
+
+
+@pytest.fixture
+def namespace(cluster: Kubectl) -> Iterator[Kubectl]:
+    """`kubectl` in a namespace of the test's own, on a cluster that runs pods."""
+    yield from _namespace(cluster)
