@@ -6,8 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.kubernetes import CRD, Kubectl, is_running, tool
+
+# A busy machine is no failure, and a failure can be repeated.
+settings.register_profile("cryomamba", deadline=None, derandomize=True)
+settings.load_profile("cryomamba")
 
 
 @pytest.fixture(scope="session")
