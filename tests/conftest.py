@@ -1,4 +1,4 @@
-"""The test cluster: started when the first test asks for it, stopped at the end unless it was there before."""
+"""What all tests share: the test cluster, started when the first test asks for it, and how property tests are run."""
 
 import secrets
 from collections.abc import Iterator
