@@ -1,0 +1,42 @@
+"""`python -m cryomamba_operator`: runs the operator in the foreground, settings from the environment."""
+
+import asyncio
+import logging
+import sys
+
+from pydantic import ValidationError
+
+from cryomamba_operator.app import run
+from cryomamba_operator.cluster import KubernetesCluster
+from cryomamba_operator.ports import GoneError
+from cryomamba_operator.settings import Settings, read_pod_template
+
+logger = logging.getLogger("cryomamba_operator")
+
+
+async def _run(settings: Settings) -> None:
+    template = read_pod_template(settings.pod_template)
+    async with KubernetesCluster.connect(settings) as cluster:
+        await run(settings, cluster, template)
+
+
+def main() -> int:
+    """Return 0 after SIGTERM, 1 where the CRD is missing, 2 where the settings are wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        settings = Settings()
+        read_pod_template(settings.pod_template)
+    except (ValidationError, ValueError, OSError) as error:
+        logger.error("the settings are wrong: %s", error)  # noqa: TRY400 - what is wrong is in the message
+        return 2
+    try:
+        asyncio.run(_run(settings))
+    except GoneError as error:
+        logger.error("the CustomResourceDefinition is missing; apply crds/segmentationjobs.yaml: %s", error)  # noqa: TRY400
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""The API server, over the official client; the only module that imports it.
+
+Objects are plain JSON throughout: the client's models cost more time than the request, and a custom resource has none.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from cryomamba_crds.resource import GROUP, PLURAL, VERSION
+from cryomamba_operator.names import GPU_RESOURCE, SELECTOR, Key
+from cryomamba_operator.observe import EventFacts, Raw, event_facts
+from cryomamba_operator.ports import AlreadyExistsError, GoneError, Page, RefusedError
+from cryomamba_operator.queue import UnavailableError
+from cryomamba_operator.settings import Settings
+
+_RECORDS = f"/apis/{GROUP}/{VERSION}"
+_BATCH = "/apis/batch/v1"
+_CORE = "/api/v1"
+_MERGE_PATCH = "application/merge-patch+json"
+_PAGE = 250
+_TRY_AGAIN = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GONE}
+"""A token that is being rotated, too many requests, a list that took so long that its next page has expired."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Where the API server is and how to talk to it, for whoever else opens connections to it."""
+
+    server: str
+    ca_path: str | None
+    token: str | None
+    certificate_path: str | None
+    private_key_path: str | None
+
+
+class KubernetesCluster:
+    """Implements `ports.Cluster`.
+
+    Args:
+        api: The official client.
+        namespaces: Which to list; none: all.
+        timeout: Seconds that a request may take.
+    """
+
+    def __init__(self, api: client.ApiClient, namespaces: Sequence[str], timeout: float) -> None:
+        self._api = api
+        self._namespaces = namespaces
+        self._timeout = timeout
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, settings: Settings) -> AsyncIterator[Self]:
+        """Open a client with the kubeconfig of the settings, or with the pod's own service account."""
+        configuration = client.Configuration()
+        if settings.kubeconfig is not None:
+            path = str(settings.kubeconfig)
+            await config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        # By default each request looks for a netrc and for proxies in the environment, in a thread: a third of the CPU.
+        configuration.client_session_kwargs = {"trust_env": False}
+        async with client.ApiClient(configuration) as api:
+            yield cls(api, settings.namespaces, settings.request_seconds)
+
+    async def credentials(self) -> Credentials:
+        """Return what another client needs; tokens are rotated, so ask again when one is refused."""
+        configuration = self._api.configuration
+        token = await configuration.get_api_key_with_prefix("BearerToken")
+        return Credentials(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            token=token.partition(" ")[2] if token else None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
+
+    async def list_records(self) -> AsyncIterator[Page]:
+        """See `ports.Cluster`."""
+        async for page in self._list(_RECORDS, PLURAL, {}):
+            # A list's items do not say what they are.
+            yield Page([{"apiVersion": f"{GROUP}/{VERSION}", **item} for item in page.items], page.resource_version)
+
+    async def list_jobs(self) -> AsyncIterator[Page]:
+        """See `ports.Cluster`."""
+        async for page in self._list(_BATCH, "jobs", {"labelSelector": SELECTOR}):
+            yield page
+
+    async def list_pods(self) -> AsyncIterator[Page]:
+        """See `ports.Cluster`."""
+        async for page in self._list(_CORE, "pods", {"labelSelector": SELECTOR}):
+            yield page
+
+    async def read_record(self, key: Key) -> Raw | None:
+        """See `ports.Cluster`."""
+        return await self._read(_path(_RECORDS, key.namespace, PLURAL, key.name))
+
+    async def read_job(self, key: Key) -> Raw | None:
+        """See `ports.Cluster`."""
+        return await self._read(_path(_BATCH, key.namespace, "jobs", key.name))
+
+    async def warnings_about(self, namespace: str, uid: str) -> list[EventFacts]:
+        """See `ports.Cluster`."""
+        query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": "100"}
+        answer = await self._request("GET", _path(_CORE, namespace, "events"), query=query)
+        return [event_facts(item) for item in answer["items"]]
+
+    async def create_job(self, manifest: Mapping[str, Any]) -> Raw:
+        """See `ports.Cluster`."""
+        return await self._request("POST", _path(_BATCH, manifest["metadata"]["namespace"], "jobs"), manifest)
+
+    async def delete_job(self, key: Key, uid: str) -> None:
+        """See `ports.Cluster`."""
+        await self._delete(_path(_BATCH, key.namespace, "jobs", key.name), uid)
+
+    async def delete_record(self, key: Key, uid: str) -> None:
+        """See `ports.Cluster`."""
+        await self._delete(_path(_RECORDS, key.namespace, PLURAL, key.name), uid)
+
+    async def patch_status(self, key: Key, patch: Mapping[str, Any]) -> Raw:
+        """See `ports.Cluster`."""
+        path = _path(_RECORDS, key.namespace, PLURAL, key.name, "status")
+        return await self._request("PATCH", path, patch, content_type=_MERGE_PATCH)
+
+    async def create_event(self, manifest: Mapping[str, Any]) -> None:
+        """See `ports.Cluster`."""
+        await self._request("POST", _path(_CORE, manifest["metadata"]["namespace"], "events"), manifest)
+
+    async def count_gpus(self) -> int:
+        """See `ports.Cluster`."""
+        total = 0
+        async for page in self._list_everywhere(f"{_CORE}/nodes", {}):
+            total += sum(int(node.get("status", {}).get("allocatable", {}).get(GPU_RESOURCE, 0)) for node in page.items)
+        return total
+
+    async def priorities(self) -> dict[str | None, int]:
+        """See `ports.Cluster`."""
+        values: dict[str | None, int] = {}
+        async for page in self._list_everywhere("/apis/scheduling.k8s.io/v1/priorityclasses", {}):
+            for item in page.items:
+                values[item["metadata"]["name"]] = item["value"]
+                if item.get("globalDefault"):
+                    values[None] = item["value"]
+        return values
+
+    async def _list(self, api: str, plural: str, query: Mapping[str, str]) -> AsyncIterator[Page]:
+        paths = [_path(api, namespace, plural) for namespace in self._namespaces] or [f"{api}/{plural}"]
+        for path in paths:
+            async for page in self._list_everywhere(path, query):
+                yield page
+
+    async def _list_everywhere(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Page]:
+        token = ""
+        while True:
+            more = {"continue": token} if token else {}
+            answer = await self._request("GET", path, query={**query, "limit": str(_PAGE), **more})
+            yield Page(answer["items"], int(answer["metadata"]["resourceVersion"]))
+            token = answer["metadata"].get("continue", "")
+            if not token:
+                return
+
+    async def _read(self, path: str) -> Raw | None:
+        try:
+            return await self._request("GET", path)
+        except GoneError:
+            return None
+
+    async def _delete(self, path: str, uid: str) -> None:
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            await self._request("DELETE", path, options)
+        except AlreadyExistsError as error:  # 409 is the answer to a precondition, too
+            raise GoneError(str(error)) from error
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Raw:
+        url = f"{path}?{urlencode(query)}" if query else path
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        method, url, headers, _, _ = await self._api.param_serialize(
+            method, url, header_params=headers, auth_settings=["BearerToken"]
+        )
+        try:
+            response = await self._api.call_api(method, url, headers, body, _request_timeout=self._timeout)
+            payload = await response.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"{method} {path}: {error or type(error).__name__}") from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise _refusal(response.status, payload)
+        answer: Raw = json.loads(payload)
+        return answer
+
+
+def _path(api: str, namespace: str, *parts: str) -> str:
+    return "/".join((api, "namespaces", namespace, *parts))
+
+
+def _refusal(status: int, payload: bytes) -> Exception:
+    try:
+        message = str(json.loads(payload)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = payload[:200].decode(errors="replace")
+    if status == HTTPStatus.NOT_FOUND:
+        return GoneError(message)
+    if status == HTTPStatus.CONFLICT:
+        return AlreadyExistsError(message)
+    # While an API server starts, it does not know yet what the operator may do; what it says of a request that it
+    # understood (a quota, a webhook) names the object instead of the user.
+    of_the_operator = status == HTTPStatus.FORBIDDEN and 'User "' in message and " cannot " in message
+    if status in _TRY_AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR or of_the_operator:
+        return UnavailableError(f"{status}: {message}")
+    return RefusedError(status, message)

@@ -1,0 +1,96 @@
+"""The watches: every event of a SegmentationJob, a Job or a Pod is handed on, and nothing else happens here.
+
+Handlers return None, for whatever they returned would be written into the status of the object.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kopf
+
+from cryomamba_crds.resource import GROUP, PLURAL, VERSION
+from cryomamba_operator.cluster import Credentials
+from cryomamba_operator.intake import Intake
+from cryomamba_operator.names import SELECTOR
+from cryomamba_operator.settings import Settings
+
+_SERVER_SECONDS = 300
+_PAGE = 250
+
+
+def watch_settings(settings: Settings) -> kopf.OperatorSettings:
+    """Return kopf's settings: it watches, and writes nothing to any object."""
+    own = kopf.OperatorSettings()
+    own.scanning.disabled = True  # needs no right to list namespaces and CRDs
+    own.peering.standalone = True
+    own.posting.enabled = False
+    own.watching.server_timeout = _SERVER_SECONDS
+    own.watching.client_timeout = _SERVER_SECONDS + 30
+    own.watching.connect_timeout = settings.request_seconds
+    own.watching.inactivity_timeout = 90  # the API server sends a bookmark each minute
+    own.watching.chunk_size = _PAGE
+    own.watching.label_selectors["batch", "v1", "jobs"] = SELECTOR
+    own.watching.label_selectors["", "v1", "pods"] = SELECTOR
+    own.networking.request_timeout = settings.request_seconds
+    # The default's later pauses leave an operator deaf for 21 s after the API server is back.
+    own.networking.error_backoffs = (0.5, 1, *(2,) * 8)
+    own.queueing.idle_timeout = 0.1
+    own.queueing.exit_timeout = 1
+    own.persistence.diffbase_storage = _NoDiffBase()
+    return own
+
+
+def watch_registry(
+    intake: Intake, login: Callable[[], Awaitable[Credentials]], check_health: Callable[[], None]
+) -> kopf.OperatorRegistry:
+    """Return the handlers.
+
+    Args:
+        intake: Takes in what is seen.
+        login: Returns how to reach the API server; asked again when a token is refused.
+        check_health: Raises where the operator should be restarted.
+    """
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def log_in(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf hands over more than is used
+        known = await login()
+        return kopf.ConnectionInfo(
+            server=known.server,
+            ca_path=known.ca_path,
+            scheme="Bearer" if known.token else None,
+            token=known.token,
+            certificate_path=known.certificate_path,
+            private_key_path=known.private_key_path,
+        )
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def on_record(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401 - see above
+        intake.saw_record(event["type"], dict(event["object"]))
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
+    async def on_job(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401 - see above
+        intake.saw_job(event["type"], dict(event["object"]))
+
+    @kopf.on.event("", "v1", "pods", registry=registry)
+    async def on_pod(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401 - see above
+        intake.saw_pod(event["type"], dict(event["object"]))
+
+    @kopf.on.probe(id="queue", errors=kopf.ErrorsMode.PERMANENT, registry=registry)
+    async def probe(**_: Any) -> None:  # noqa: ANN401 - see above
+        check_health()
+
+    return registry
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Spares two deep copies of every object of every event: there is no handler that asks what has changed."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:  # noqa: ANN401 - kopf's signature
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:  # noqa: ANN401 - kopf's signature
+        return None
+
+    def store(self, **_: Any) -> None:  # noqa: ANN401 - kopf's signature
+        return None

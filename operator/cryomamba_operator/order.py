@@ -1,0 +1,53 @@
+"""In which order records get a place: by priority, then fairly among owners, then by age. Pure."""
+
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryomamba_operator.names import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A record that waits for a place."""
+
+    key: Key
+    owner: str
+    priority: int
+    created: datetime
+
+    @property
+    def age(self) -> tuple[datetime, Key]:
+        """Sorts the oldest first; Kubernetes counts creation in whole seconds, so names decide what is left open."""
+        return self.created, self.key
+
+
+def choose(waiting: Iterable[Candidate], places_held: Mapping[str, int], places: int) -> list[Candidate]:
+    """Return who gets the free places, first come first.
+
+    Among the candidates of the highest priority, the next place goes to the owner who holds the fewest, counting those
+    just given; between equals, to whoever has waited longest.
+
+    Args:
+        waiting: Who wants a place.
+        places_held: How many places each owner has; absent owners have none.
+        places: How many are free.
+    """
+    by_priority: dict[int, dict[str, deque[Candidate]]] = defaultdict(lambda: defaultdict(deque))
+    for candidate in sorted(waiting, key=lambda candidate: candidate.age):
+        by_priority[candidate.priority][candidate.owner].append(candidate)
+    held = dict(places_held)
+    chosen: list[Candidate] = []
+    for priority in sorted(by_priority, reverse=True):
+        queues = by_priority[priority]
+        heap = [(held.get(owner, 0), queue[0].age, owner) for owner, queue in queues.items()]
+        heapq.heapify(heap)
+        while heap and len(chosen) < places:
+            _, _, owner = heapq.heappop(heap)
+            chosen.append(queues[owner].popleft())
+            held[owner] = held.get(owner, 0) + 1
+            if queues[owner]:
+                heapq.heappush(heap, (held[owner], queues[owner][0].age, owner))
+    return chosen

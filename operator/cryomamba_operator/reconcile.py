@@ -1,0 +1,179 @@
+"""Brings one record a step forward: read what is known, decide, create, write the status, delete."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from cryomamba_crds.resource import SegmentationJob
+from cryomamba_operator.admission import Admission
+from cryomamba_operator.announce import announcements, event_manifest
+from cryomamba_operator.decide import decide, refuse
+from cryomamba_operator.decision import Bounds, Decision, View
+from cryomamba_operator.diagnose.bounds import invalid_job
+from cryomamba_operator.diagnose.refused import refusal
+from cryomamba_operator.intake import Intake
+from cryomamba_operator.manifests import job_manifest
+from cryomamba_operator.metrics import Metrics
+from cryomamba_operator.mirror import Mirror
+from cryomamba_operator.names import Key
+from cryomamba_operator.observe import EventFacts, JobFacts, current_pod, is_ours, job_facts, unexplained
+from cryomamba_operator.ports import AlreadyExistsError, Cluster, GoneError, RefusedError
+from cryomamba_operator.queue import WorkQueue
+from cryomamba_operator.recorder import Recorder
+from cryomamba_operator.settings import Settings
+from cryomamba_operator.status import Situation, is_finished, situation_of, status_patch
+
+_MALFORMED = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}
+_VANISHED = timedelta(seconds=1)
+"""How soon to try again where a Job of the same name was there and is gone a moment later."""
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """All that a reconcile needs; it keeps no state of its own."""
+
+    cluster: Cluster
+    mirror: Mirror
+    intake: Intake
+    admission: Admission
+    queue: WorkQueue
+    recorder: Recorder
+    metrics: Metrics
+    settings: Settings
+    pod_template: Mapping[str, Any]
+    clock: Callable[[], datetime]
+
+    async def reconcile(self, key: Key) -> None:
+        """Do what there is to be done about a record now, and arrange for it to be looked at again when time asks.
+
+        Raises:
+            UnavailableError: The API server cannot be reached.
+            RefusedError: It refuses something that is nobody's fault; the queue tries again later.
+        """
+        with self.metrics.reconcile():
+            now = self.clock()
+            self.intake.grant(now, working_on=key)
+            raw = self.mirror.record(key)
+            if raw is None:
+                self.queue.cancel_timer(key)
+                return
+            record = SegmentationJob.model_validate(raw)
+            view = await self._view(key, record, now)
+            decision = decide(view)
+            if decision.create_with_attempts is not None:
+                decision = await self._create(view, decision, decision.create_with_attempts)
+            await self._write(view, decision)
+            await self._delete(view, decision)
+            self._arrange(view, decision)
+
+    async def _view(self, key: Key, record: SegmentationJob, now: datetime) -> View:
+        job = self.mirror.job(key)
+        expected = record.status is not None and record.status.job_name is not None
+        if job is None and expected and not is_finished(record):
+            job = await self._read_job(record)  # that a Job is gone is not concluded from a watch's silence
+        pods = self.mirror.pods(key)
+        events: list[EventFacts] = []
+        if job is not None and is_ours(job, record.metadata.uid or "") and not is_finished(record):
+            uid = unexplained(job, current_pod(job, pods), now)
+            events = await self.cluster.warnings_about(key.namespace, uid) if uid else []
+        return View(
+            record=record,
+            job=job,
+            pods=pods,
+            events=events,
+            now=now,
+            granted=self.admission.has_place(key),
+            blocked_until=self.admission.blocked_until(key, now),
+            bounds=self._bounds(),
+        )
+
+    async def _create(self, view: View, decision: Decision, attempts: int) -> Decision:
+        """Create the Job and return the decision, or another one where that did not work."""
+        manifest = job_manifest(view.record, self.settings, dict(self.pod_template), attempts=attempts)
+        try:
+            self.intake.wrote_job(await self.cluster.create_job(manifest))
+        except AlreadyExistsError:
+            job = await self._read_job(view.record)
+            if job is None:
+                return Decision(come_back=view.now + _VANISHED)
+            return decide(replace(view, job=job))
+        except RefusedError as error:
+            if error.status in _MALFORMED:
+                return refuse(view, invalid_job(error.message))
+            if error.status == HTTPStatus.FORBIDDEN:
+                return refuse(view, refusal(error.message))
+            raise
+        return decision
+
+    async def _write(self, view: View, decision: Decision) -> None:
+        if decision.situation is None:
+            return
+        patch = status_patch(view.record, decision.situation, view.now)
+        if not patch:
+            return
+        try:
+            written = await self.cluster.patch_status(view.key, patch)
+        except GoneError:
+            self._forget(view.record)
+            return
+        except RefusedError:
+            await self._refresh(view)  # what is known here may be older than what the rules of the CRD compare with
+            raise
+        self.metrics.status_writes.inc()
+        self.intake.wrote_record(written)
+        self._announce(view, decision.situation)
+
+    async def _delete(self, view: View, decision: Decision) -> None:
+        try:
+            if decision.delete_job and view.job is not None:
+                await self.cluster.delete_job(view.key, view.job.uid)
+            if decision.delete_record:
+                await self.cluster.delete_record(view.key, view.record.metadata.uid or "")
+        except GoneError:
+            return  # somebody was faster, and the watch will say so
+
+    def _arrange(self, view: View, decision: Decision) -> None:
+        raw = self.mirror.record(view.key)
+        if decision.blocked and decision.come_back is not None and raw is not None:
+            self.admission.block(self.intake.candidate(raw), decision.come_back)
+        if decision.come_back is not None:
+            self.queue.add_later(view.key, (decision.come_back - self.clock()).total_seconds())
+        else:
+            self.queue.cancel_timer(view.key)
+        self.intake.grant(view.now)
+
+    async def _read_job(self, record: SegmentationJob) -> JobFacts | None:
+        raw = await self.cluster.read_job(Key(record.metadata.namespace or "", record.metadata.name))
+        if raw is None:
+            return None
+        job = job_facts(raw)
+        if is_ours(job, record.metadata.uid or ""):
+            self.intake.wrote_job(raw)
+        return job
+
+    async def _refresh(self, view: View) -> None:
+        raw = await self.cluster.read_record(view.key)
+        if raw is None:
+            self._forget(view.record)
+        else:
+            self.intake.wrote_record(raw)
+
+    def _forget(self, record: SegmentationJob) -> None:
+        metadata = record.metadata
+        self.intake.lost_record(
+            {"metadata": {"namespace": metadata.namespace, "name": metadata.name, "uid": metadata.uid}}
+        )
+
+    def _announce(self, view: View, situation: Situation) -> None:
+        for aspect in announcements(situation_of(view.record), situation):
+            self.recorder.record(event_manifest(view.record, aspect, view.now, secrets.token_hex(8)))
+
+    def _bounds(self) -> Bounds:
+        return Bounds(
+            max_disruptions=self.settings.max_disruptions,
+            configuration_grace=timedelta(seconds=self.settings.configuration_grace_seconds),
+            placement_grace=timedelta(seconds=self.settings.placement_grace_seconds),
+        )
