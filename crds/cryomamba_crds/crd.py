@@ -9,7 +9,8 @@ from cryomamba_crds.resource import GROUP, KIND, PLURAL, VERSION, SegmentationJo
 _Schema = dict[str, Any]
 
 _NAME_LENGTH = 57  # a pod's name is its Job's, cut to 58 characters, and 5 random ones
-_TERMINAL = "c.type == 'Succeeded' && c.status != 'Unknown'"
+_GOES_ON = "!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Succeeded' && c.status != 'Unknown')"
+_ENDED = "a finished job stays as it ended"
 
 _ROOT_RULES = [
     {
@@ -25,13 +26,24 @@ _ROOT_RULES = [
 
 _STATUS_RULES = [
     {
+        # Messages and observedGeneration stay free: the generation follows what may still change in the spec.
         "rule": (
-            f"!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, {_TERMINAL}) || (has(self.conditions) && "
-            "oldSelf.conditions.filter(c, c.type == 'Succeeded').all(o, self.conditions.exists(c, "
-            "c.type == 'Succeeded' && c.status == o.status && c.reason == o.reason)))"
+            f"{_GOES_ON} || (has(self.conditions) && oldSelf.conditions.filter(c, c.type == 'Succeeded' || "
+            "(c.type == 'Finished' && c.status == 'True')).all(o, self.conditions.exists(c, "
+            "c.type == o.type && c.status == o.status && c.reason == o.reason)))"
         ),
-        "message": "a finished job stays as it ended",
+        "message": _ENDED,
     },
+    *(
+        {
+            "rule": (
+                f"{_GOES_ON} || (has(self.{name}) == has(oldSelf.{name}) && "
+                f"(!has(self.{name}) || self.{name} == oldSelf.{name}))"
+            ),
+            "message": _ENDED,
+        }
+        for name in ("failure", "completedAt")
+    ),
     {
         "rule": "!has(oldSelf.attempt) || (has(self.attempt) && self.attempt >= oldSelf.attempt)",
         "message": "attempts are counted upwards",
@@ -125,6 +137,9 @@ def _structural(node: Any, definitions: _Schema) -> Any:  # noqa: ANN401 - walks
         return _structural({**only, **node}, definitions)
     if "default" in node and node["default"] is None:
         del node["default"]
+    elif isinstance(node.get("default"), dict):
+        # The API server drops nulls in defaults when the CRD is created, and refuses them when it is updated.
+        node["default"] = {name: value for name, value in node["default"].items() if value is not None}
     if node.get("additionalProperties") is False:
         del node["additionalProperties"]  # the API server prunes or refuses unknown fields itself
     if "const" in node:
