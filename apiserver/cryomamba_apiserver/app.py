@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,14 @@ from cryomamba_apiserver.auth import TokenAuthority, load_or_create_secret
 from cryomamba_apiserver.context import Context
 from cryomamba_apiserver.errors import install_error_handlers
 from cryomamba_apiserver.gpus.router import router as gpus
-from cryomamba_apiserver.gpus.service import GpuInventory, read_gpus
+from cryomamba_apiserver.gpus.service import GpuInventory, read_gpus, usable_gpus
 from cryomamba_apiserver.jobs.live import LiveJobs
 from cryomamba_apiserver.jobs.router import router as jobs
 from cryomamba_apiserver.jobs.service import JobService
 from cryomamba_apiserver.jobs.socket import router as sockets
 from cryomamba_apiserver.models.catalogue import Catalogue
 from cryomamba_apiserver.settings import Settings
+from cryomamba_apiserver.system.router import authenticated as server_info
 from cryomamba_apiserver.system.router import router as system
 from cryomamba_apiserver.uploads.router import router as uploads
 from cryomamba_apiserver.uploads.service import UploadService
@@ -58,7 +60,7 @@ def create_app(
         profile = LocalProfile(
             data_dir=settings.data_dir,
             store_root=objects.root,
-            gpus=tuple(gpu.index for gpu in gpus_of_this_machine().gpus),
+            gpus=usable_gpus(gpus_of_this_machine(), os.environ.get("CUDA_VISIBLE_DEVICES")),
             max_queued_jobs=settings.max_queued_jobs,
             runner=runner,
         )
@@ -75,7 +77,7 @@ def create_app(
 
     app = FastAPI(title="CryoMamba", version=metadata.version("cryomamba"), lifespan=lifespan)
     install_error_handlers(app)
-    for router in (system, uploads, jobs, sockets, artifacts, gpus):
+    for router in (system, server_info, uploads, jobs, sockets, artifacts, gpus):
         app.include_router(router)
     return app
 

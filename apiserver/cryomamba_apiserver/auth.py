@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jwt
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -126,7 +126,7 @@ def bearer_token(connection: HTTPConnection) -> str | None:
 
 
 def authenticate(connection: HTTPConnection) -> Principal:
-    """FastAPI dependency: who sent this request; raise AuthenticationError."""
+    """Return who sent a request; raise AuthenticationError."""
     token = bearer_token(connection)
     if token is None:
         raise _unauthenticated("The request carries no token.")
@@ -139,8 +139,14 @@ _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="`cryomam
 _ShownScheme = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
+def _authenticated(request: Request) -> Principal:
+    """Return who sent a request, as `AuthenticatedRoute` found out."""
+    principal: Principal = request.state.principal
+    return principal
+
+
 def _require(scope: Scope) -> Callable[..., Principal]:
-    def check(principal: Annotated[Principal, Depends(authenticate)], _: _ShownScheme) -> Principal:
+    def check(principal: Annotated[Principal, Depends(_authenticated)], _: _ShownScheme) -> Principal:
         if scope not in principal.scopes and Scope.ADMIN not in principal.scopes:
             raise ForbiddenError(
                 f"The token does not allow this: it lacks the scope '{scope}'.",

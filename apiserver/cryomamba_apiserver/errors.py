@@ -79,6 +79,13 @@ class ConflictError(ApiError):
     code = FailureCode.CONFLICT
 
 
+class TimedOutError(ApiError):
+    """408: the client fell silent in the middle of a request."""
+
+    code = FailureCode.VALIDATION_ERROR
+    status = 408
+
+
 class TooLargeError(ApiError):
     """413."""
 
@@ -99,6 +106,7 @@ class UnavailableError(ApiError):
 
 _FRAMEWORK = {
     404: (FailureCode.NOT_FOUND, "There is nothing at this address.", "See /docs for the endpoints."),
+    413: (FailureCode.PAYLOAD_TOO_LARGE, "The body of the request is too large.", "Send a smaller one."),
     405: (FailureCode.VALIDATION_ERROR, "This address does not take that method.", "See /docs for the endpoints."),
 }
 

@@ -136,8 +136,7 @@ class Client:
             model: One of `server_info().available_models`.
             params: How the network is run; the server's defaults where None.
             preview: Pictures on the way; the server's defaults where None.
-            idempotency_key: The same key again returns the first call's job. A fresh one is made where None, so that
-                repeating a lost request never makes two jobs.
+            idempotency_key: Sent along, for a server that recognises repeated requests by it; a fresh one where None.
 
         Raises:
             ApiError: Among others ``CONFLICT`` with ``details["job_id"]`` where the same job is alive already.

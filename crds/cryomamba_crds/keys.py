@@ -6,16 +6,6 @@ def upload_session(upload_id: str) -> str:
     return f"uploads/{upload_id}/session.json"
 
 
-def upload_part(upload_id: str, part_number: int) -> str:
-    """One part of an upload, 0-based; used by stores that have no multipart uploads of their own."""
-    return f"uploads/{upload_id}/parts/{part_number:05d}"
-
-
-def upload_prefix(upload_id: str) -> str:
-    """All that belongs to an upload."""
-    return f"uploads/{upload_id}/"
-
-
 def file_volume(file_id: str) -> str:
     """The bytes of an uploaded volume."""
     return f"files/{file_id}/volume"
@@ -24,11 +14,6 @@ def file_volume(file_id: str) -> str:
 def file_record(file_id: str) -> str:
     """What is known about an uploaded volume."""
     return f"files/{file_id}/file.json"
-
-
-def job_prefix(job_uid: str) -> str:
-    """All that belongs to a job."""
-    return f"jobs/{job_uid}/"
 
 
 def attempt_prefix(job_uid: str, attempt: int) -> str:
@@ -41,9 +26,14 @@ def job_manifest(job_uid: str) -> str:
     return f"jobs/{job_uid}/manifest.json"
 
 
-def model_archive(name: str) -> str:
-    """The zip of a model."""
-    return f"models/{name}/model.zip"
+def model_archive(name: str, digest: str) -> str:
+    """The zip of a model; named by its digest (`sha256:…`), so that a newer one never replaces what a job waits for."""
+    return f"models/{name}/{digest.removeprefix('sha256:')}.zip"
+
+
+def model_prefix(name: str) -> str:
+    """All that belongs to a model."""
+    return f"models/{name}/"
 
 
 def model_card(name: str) -> str:

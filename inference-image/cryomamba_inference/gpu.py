@@ -1,5 +1,6 @@
 """What the GPU that runs a job is doing, asked of NVML."""
 
+import logging
 import os
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import pynvml
 
 from cryomamba_crds.report import GpuStats
 
+_log = logging.getLogger(__name__)
 _MIB = 1 << 20
 _INTERVAL_SECONDS = 5.0
 
@@ -24,11 +26,17 @@ class GpuWatch:
         if not self._on_gpu or self._clock() < self._next:
             return None
         self._next = self._clock() + _INTERVAL_SECONDS
-        pynvml.nvmlInit()
         try:
-            return _read(_visible_gpu())
-        finally:
-            pynvml.nvmlShutdown()
+            pynvml.nvmlInit()
+            try:
+                return _read(_visible_gpu())
+            finally:
+                pynvml.nvmlShutdown()
+        except pynvml.NVMLError as error:
+            # No report may stop the inference, and a card that does not tell will not tell later.
+            _log.warning("the GPU's state cannot be read: %s", error)
+            self._on_gpu = False
+            return None
 
 
 def _visible_gpu() -> int:

@@ -91,6 +91,12 @@ def select_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cpu")
 
 
+def cached_model(digest: str, cache: Path) -> Path | None:
+    """Return the folder with a model's unpacked files where there is one; see `fetch_model`."""
+    folder = cache / digest.removeprefix("sha256:")
+    return folder if folder.is_dir() else None
+
+
 def fetch_model(archive: Path, digest: str, cache: Path) -> Path:
     """Return the folder with a model's unpacked files, unpacking them if that has not been done.
 
@@ -105,9 +111,9 @@ def fetch_model(archive: Path, digest: str, cache: Path) -> Path:
         FailureError: VALIDATION_ERROR, the zip has another digest; INSUFFICIENT_STORAGE, the cache is full.
         ModelError: The gate refuses the model.
     """
+    if cached := cached_model(digest, cache):
+        return cached
     target = cache / digest.removeprefix("sha256:")
-    if target.is_dir():
-        return target
     with _a_full_disk_named(cache), archive.open("rb") as file:
         if "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise FailureError(

@@ -16,7 +16,7 @@ from cryomamba_inference.assemble import ResultFile, write_labels, write_probabi
 from cryomamba_inference.engine import Options, Segmentation, segment
 from cryomamba_inference.gpu import GpuWatch
 from cryomamba_inference.live import LivePreview
-from cryomamba_inference.model import Model, fetch_model, load_model, select_device
+from cryomamba_inference.model import Model, cached_model, fetch_model, load_model, select_device
 from cryomamba_inference.report import ProgressMeter, Reporter
 from cryomamba_inference.storage import Storage
 from cryomamba_inference.volume import Volume, check_intensities, open_volume
@@ -51,8 +51,7 @@ class Runner:
         meter = ProgressMeter(self.clock)
         self.reporter.send(Report(progress=meter.step(1)))
         volume = open_volume(self.storage.fetch(task.input_key, self.scratch), self.scratch)
-        archive = self.storage.fetch(task.model.key, self.scratch)
-        folder = fetch_model(archive, task.model.card.digest, Path(task.model.cache))
+        folder = self._model(task)
 
         self.reporter.send(Report(progress=meter.step(2)))
         check_intensities(volume)
@@ -77,6 +76,13 @@ class Runner:
         self.reporter.send(Report(progress=meter.done()))
         self.reporter.send(Report(result=manifest))
         return manifest
+
+    def _model(self, task: Task) -> Path:
+        """Return the unpacked model; one that is in the cache is not asked of the store again."""
+        digest, cache = task.model.card.digest, Path(task.model.cache)
+        return cached_model(digest, cache) or fetch_model(
+            self.storage.fetch(task.model.key, self.scratch), digest, cache
+        )
 
     def _preview(self, task: Task, volume: Volume) -> LivePreview:
         return LivePreview(

@@ -61,10 +61,6 @@ class DirectoryObjectStore:
     async def list_keys(self, prefix: str) -> list[str]:  # noqa: D102 - the port says it
         return await asyncio.to_thread(self._list, prefix)
 
-    async def size(self, key: str) -> int:  # noqa: D102 - the port says it
-        with _missing(key):
-            return self._path(key).stat().st_size
-
     async def stream(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:  # noqa: D102 - the port says it
         file = await asyncio.to_thread(self.open, key)
         try:
@@ -139,7 +135,8 @@ class DirectoryObjectStore:
         folder = self._uploads / upload
         (folder / "parts").mkdir(parents=True)
         with (folder / "volume").open("wb") as volume, _full():
-            volume.truncate(size)
+            # Reserved now, so that a disk that is too small is told before anything is sent.
+            os.posix_fallocate(volume.fileno(), 0, size)
         _write_whole(folder / "upload.json", json.dumps({"key": key}).encode())
 
     def _held(self, upload: str) -> dict[int, Part]:

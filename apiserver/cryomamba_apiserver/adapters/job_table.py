@@ -3,10 +3,11 @@
 Blocking; `LocalJobStore` calls it from a thread of its own.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +22,7 @@ from cryomamba_apiserver.ports.job_store import (
     JobStatus,
     QueueFullError,
 )
+from cryomamba_apiserver.ports.object_store import StorageFullError
 from cryomamba_crds.ids import new_job_id
 
 _SCHEMA = """
@@ -57,12 +59,11 @@ class JobTable:
         self._database.close()
 
     def insert(self, request: JobRequest, max_queued: int) -> JobRecord:
-        """Take a job in at the end of the queue; raise DuplicateJobError, QueueFullError."""
+        """Take a job in at the end of the queue; raise DuplicateJobError, QueueFullError, StorageFullError."""
         now = self._now()
         record = JobRecord(job_id=new_job_id(), uid=str(uuid4()), request=request, created_at=now, updated_at=now)
         fingerprint = _fingerprint(request)
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._writing():
             live = self._database.execute(
                 "SELECT job_id FROM jobs WHERE owner = ? AND fingerprint = ? AND status IN ('queued', 'running')",
                 (request.owner, fingerprint),
@@ -122,9 +123,9 @@ class JobTable:
         Raises:
             JobMissingError: there is no such job.
             JobFinishedError: the job has ended already.
+            StorageFullError: it could not be written.
         """
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._writing():
             record = self.get(job_id)
             if record.status.finished:
                 raise JobFinishedError(record.status)
@@ -146,6 +147,18 @@ class JobTable:
         """Return the jobs that are marked as running, oldest first."""
         rows = self._database.execute("SELECT record FROM jobs WHERE status = 'running' ORDER BY number")
         return [JobRecord.model_validate_json(record) for (record,) in rows]
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, taken back on any error; raise StorageFullError where the disk is full."""
+        try:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise StorageFullError("the disk of the data directory is full") from error
+            raise
 
     def _count(self, where: str, values: tuple[object, ...]) -> int:
         query = f"SELECT count(*) FROM jobs {where}"  # noqa: S608 - `where` is written in this module

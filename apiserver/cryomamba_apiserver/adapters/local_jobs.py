@@ -5,15 +5,18 @@ import contextlib
 import logging
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from cryomamba_apiserver.adapters.endings import gave_up, not_run, without_result
 from cryomamba_apiserver.adapters.job_table import JobTable
 from cryomamba_apiserver.adapters.runner_process import RunnerProcess
+from cryomamba_apiserver.adapters.watchers import Watchers
 from cryomamba_apiserver.ports.job_store import (
     JobFinishedError,
     JobPage,
@@ -21,13 +24,17 @@ from cryomamba_apiserver.ports.job_store import (
     JobRequest,
     JobStatus,
 )
-from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStore
+from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStore, StorageFullError
 from cryomamba_crds import keys
-from cryomamba_crds.failures import Failure, FailureCode
-from cryomamba_crds.report import Manifest, Report
+from cryomamba_crds.failures import Failure
+from cryomamba_crds.report import Manifest
 from cryomamba_crds.task import DirectoryStore, Task
 
 _log = logging.getLogger(__name__)
+_WRITE_SECONDS = 0.5
+"""Progress comes with every tile; watchers are told at once, the disk this often."""
+_FULL_DISK_SECONDS = 5
+_NOTHING_YET: dict[str, Any] = {"progress": None, "preview": None, "gpu": None}
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -43,23 +50,8 @@ class LocalProfile:
     max_queued_jobs: int
     runner: Sequence[str] = (sys.executable, "-m", "cryomamba_inference")
     """The command that does a task; the task's path is added to it."""
-    max_attempts: int = 3
-
-
-@dataclass
-class _Watched:
-    """The newest state of a job that somebody watches, and the bell that rings when it changes."""
-
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    record: JobRecord | None = None
-    watchers: int = 0
-
-    async def newer_than(self, seen: JobRecord) -> JobRecord:
-        """Wait for a state that differs from the one seen last."""
-        async with self.changed:
-            while self.record is None or self.record == seen:
-                await self.changed.wait()
-            return self.record
+    max_crashes: int = 3
+    """How often the server may be killed while a job runs before the job is given up."""
 
 
 class LocalJobStore:
@@ -72,7 +64,7 @@ class LocalJobStore:
         self._table = JobTable(profile.data_dir / "jobs.sqlite", now)
         # One thread: SQLite sees one caller, and the event loop never waits for the disk.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
-        self._watched: dict[str, _Watched] = {}
+        self._watchers = Watchers()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._free_slots: list[int | None] = list(profile.gpus) or [None]
         self._wake = asyncio.Event()
@@ -107,105 +99,134 @@ class LocalJobStore:
     async def seconds_per_tile(self, digest: str) -> float | None:  # noqa: D102 - the port says it
         return await self._call(self._table.seconds_per_tile, digest)
 
-    async def watch(self, job_id: str) -> AsyncIterator[JobRecord]:  # noqa: D102 - the port says it
-        watched = self._watched.setdefault(job_id, _Watched())
-        watched.watchers += 1
-        try:
-            record = watched.record or await self.get(job_id)
-            yield record
-            while not record.status.finished:
-                record = await watched.newer_than(record)
-                yield record
-        finally:
-            watched.watchers -= 1
-            if not watched.watchers:
-                self._watched.pop(job_id, None)
+    def watch(self, job_id: str) -> AsyncIterator[JobRecord]:  # noqa: D102 - the port says it
+        return self._watchers.watch(job_id, self.get)
 
     async def run(self) -> None:
         """Take up what a previous server left, then start jobs in their order whenever a slot is free."""
         try:
             for record in await self._call(self._table.running):
-                await self._take_up(record)
+                await self._until_written(partial(self._take_up, record, record.crashes + 1))
             while True:
                 self._wake.clear()
-                while self._free_slots:
-                    queued = await self._call(self._table.next_queued)
-                    if queued is None:
-                        break
-                    await self._start(queued)
+                await self._until_written(self._start_what_fits)
                 await self._wake.wait()
         finally:
-            for running in self._running.values():
-                running.cancel()
-            if self._running:
-                await asyncio.wait(self._running.values())
+            await self._put_back()
             await self._call(self._table.close)
             self._thread.shutdown()
 
-    async def _take_up(self, record: JobRecord) -> None:
-        """Decide about a job that was running when the server died: it may have finished, else it runs again."""
-        try:
-            manifest = Manifest.model_validate_json(await self._objects.read(keys.job_manifest(record.uid)))
-        except ObjectMissingError:
-            if record.attempt >= self._profile.max_attempts:
-                await self._finish(record.job_id, _gave_up(record.attempt))
-            else:
-                await self._change(record.job_id, status=JobStatus.QUEUED, progress=None, preview=None)
+    async def _take_up(self, record: JobRecord, crashes: int) -> None:
+        """Decide about a job whose process ended with the server: it may have finished, else it runs again."""
+        if manifest := await self._committed(record):
+            await self._change(record.job_id, status=JobStatus.COMPLETED, completed_at=self._now(), result=manifest)
+        elif crashes >= self._profile.max_crashes:
+            failure = gave_up(crashes)
+            await self._change(record.job_id, status=JobStatus.FAILED, completed_at=self._now(), failure=failure)
         else:
-            await self._change(record.job_id, result=manifest)
-            await self._finish(record.job_id, None)
+            await self._change(record.job_id, status=JobStatus.QUEUED, crashes=crashes, **_NOTHING_YET)
+
+    async def _put_back(self) -> None:
+        """Stop what runs, and let it run again when the server is back; an orderly stop is no crash."""
+        for running in self._running.values():
+            running.cancel()
+        if self._running:
+            await asyncio.wait(self._running.values())
+        for record in await self._call(self._table.running):
+            await self._take_up(record, record.crashes)
+
+    async def _start_what_fits(self) -> None:
+        while self._free_slots:
+            queued = await self._call(self._table.next_queued)
+            if queued is None:
+                return
+            with contextlib.suppress(JobFinishedError):  # cancelled while it was being taken from the queue
+                await self._start(queued)
 
     async def _start(self, record: JobRecord) -> None:
+        record = await self._change(
+            record.job_id,
+            status=JobStatus.RUNNING,
+            attempt=record.attempt + 1,
+            started_at=record.started_at or self._now(),
+        )
         slot = self._free_slots.pop(0)
-        with contextlib.suppress(JobFinishedError):  # cancelled while it was being taken from the queue
-            record = await self._change(
-                record.job_id,
-                status=JobStatus.RUNNING,
-                attempt=record.attempt + 1,
-                started_at=record.started_at or self._now(),
-            )
-            self._running[record.job_id] = asyncio.create_task(self._run_attempt(record, slot), name=record.job_id)
-            return
-        self._free_slots.append(slot)
+        running = asyncio.create_task(self._run_attempt(record, slot), name=record.job_id)
+        self._running[record.job_id] = running
 
-    async def _run_attempt(self, record: JobRecord, slot: int | None) -> None:
-        try:
-            folder = self._profile.data_dir / "logs" / record.job_id / str(record.attempt)
-            runner = await RunnerProcess.start(
-                self._profile.runner, self._task(record), folder=folder, scratch=self._scratch, gpu=slot
-            )
-            try:
-                async for report in runner.reports():
-                    record = await self._change(record.job_id, **_changes(report))
-                failure = await runner.failure()
-            finally:
-                await asyncio.shield(runner.stop())
-            await self._finish(record.job_id, failure or _without_result(record))
-        except JobFinishedError:
-            _log.info("job %s was cancelled", record.job_id)
-        except Exception as error:  # noqa: BLE001 - one job's trouble must not end the others; the job says it
-            _log.exception("job %s could not be run", record.job_id)
-            with contextlib.suppress(JobFinishedError):  # cancelled meanwhile
-                await self._finish(record.job_id, _not_run(error))
-        finally:
+        def leave(_: asyncio.Task[None]) -> None:
             self._free_slots.append(slot)
             del self._running[record.job_id]
             self._wake.set()
 
-    async def _finish(self, job_id: str, failure: Failure | None) -> None:
-        if failure:
-            await self._change(job_id, status=JobStatus.FAILED, completed_at=self._now(), failure=failure)
+        # Not in a `finally` of the task, which never runs where the task is cancelled before its first step.
+        running.add_done_callback(leave)
+
+    async def _run_attempt(self, record: JobRecord, slot: int | None) -> None:
+        try:
+            last, failure = await self._attempt(record, slot)
+        except JobFinishedError:
+            return
+        except Exception as error:  # noqa: BLE001 - one job's trouble must not end the others; the job says it
+            _log.exception("job %s could not be run", record.job_id)
+            last, failure = {}, not_run(error)
+        with contextlib.suppress(JobFinishedError):  # cancelled meanwhile
+            await self._until_written(partial(self._end, record, last, failure))
+
+    async def _attempt(self, record: JobRecord, slot: int | None) -> tuple[dict[str, Any], Failure | None]:
+        """Run a job's process to its end; return what it said last that is not written yet, and its failure."""
+        folder = self._profile.data_dir / "logs" / record.job_id / str(record.attempt)
+        runner = await RunnerProcess.start(
+            self._profile.runner, self._task(record), folder=folder, scratch=self._scratch, gpu=slot
+        )
+        unwritten: dict[str, Any] = {}
+        next_write = 0.0
+        clock = asyncio.get_running_loop().time
+        try:
+            async for report in runner.reports():
+                unwritten |= {name: value for name, value in report if value is not None}
+                if clock() < next_write:
+                    await self._watchers.show(record.model_copy(update={**unwritten, "updated_at": self._now()}))
+                    continue
+                next_write = clock() + _WRITE_SECONDS
+                try:
+                    record = await self._change(record.job_id, **unwritten)
+                    unwritten = {}
+                except StorageFullError:
+                    _log.exception("progress of job %s cannot be written", record.job_id)
+            return unwritten, await runner.failure()
+        finally:
+            await asyncio.shield(runner.stop())
+
+    async def _end(self, record: JobRecord, last: dict[str, Any], failure: Failure | None) -> None:
+        """Write how a job has ended. What counts is the manifest: another attempt may have committed one."""
+        result = last.pop("result", None) or await self._committed(record)
+        if result:
+            changes = {"status": JobStatus.COMPLETED, "result": result}
         else:
-            await self._change(job_id, status=JobStatus.COMPLETED, completed_at=self._now())
+            changes = {"status": JobStatus.FAILED, "failure": failure or without_result()}
+        await self._change(record.job_id, **last, **changes, completed_at=self._now())
+
+    async def _committed(self, record: JobRecord) -> Manifest | None:
+        try:
+            return Manifest.model_validate_json(await self._objects.read(keys.job_manifest(record.uid)))
+        except ObjectMissingError:
+            return None
 
     async def _change(self, job_id: str, **changes: Any) -> JobRecord:  # noqa: ANN401 - fields of JobRecord
-        """Write a changed job and tell its watchers."""
+        """Write a changed job and tell its watchers; raise JobFinishedError, StorageFullError."""
         record = await self._call(self._table.change, job_id, changes)
-        if watched := self._watched.get(job_id):
-            async with watched.changed:
-                watched.record = record
-                watched.changed.notify_all()
+        await self._watchers.show(record)
         return record
+
+    async def _until_written(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Do something that must be written, again and again while the disk is full."""
+        while True:
+            try:
+                return await write()
+            except StorageFullError:
+                _log.exception("the state of jobs cannot be written; trying again in %s s", _FULL_DISK_SECONDS)
+                await asyncio.sleep(_FULL_DISK_SECONDS)
 
     def _task(self, record: JobRecord) -> Task:
         request = record.request
@@ -225,36 +246,3 @@ class LocalJobStore:
     async def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
-
-
-def _changes(report: Report) -> dict[str, Any]:
-    return {name: value for name, value in report if value is not None}
-
-
-def _without_result(record: JobRecord) -> Failure | None:
-    if record.result:
-        return None
-    return Failure(
-        code=FailureCode.INTERNAL_ERROR,
-        message="The process that ran the job ended well but gave no result.",
-        hint="Start the job again; please report it if this happens twice.",
-        retryable=True,
-    )
-
-
-def _gave_up(attempts: int) -> Failure:
-    return Failure(
-        code=FailureCode.INTERNAL_ERROR,
-        message=f"The server stopped in the middle of this job {attempts} times.",
-        hint="See whether the machine runs out of memory while the job runs; then start the job again.",
-        retryable=True,
-    )
-
-
-def _not_run(error: Exception) -> Failure:
-    return Failure(
-        code=FailureCode.INTERNAL_ERROR,
-        message=f"The job could not be run: {type(error).__name__}.",
-        hint="The server's log has the details; start the job again once the cause is mended.",
-        retryable=True,
-    )

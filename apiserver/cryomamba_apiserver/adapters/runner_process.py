@@ -35,6 +35,8 @@ class RunnerProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CRYOMAMBA_")}
         environment["TMPDIR"] = str(scratch)
         if gpu is not None:
+            # NVML, which counted the GPUs, orders them so; CUDA's own default is by speed.
+            environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(

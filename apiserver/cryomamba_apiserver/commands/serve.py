@@ -44,7 +44,11 @@ def _run(application: "FastAPI", settings: "Settings", listener: socket.socket) 
     import uvicorn  # noqa: PLC0415 - see above
 
     class Server(uvicorn.Server):
-        """Says where it is once it answers."""
+        """Says where it is once it answers, and closes the sockets before it waits for requests to end."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await application.state.context.live.close()
+            await super().shutdown(sockets)
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)

@@ -33,6 +33,7 @@ def create(
         raise typer.BadParameter(f"unknown scope {', '.join(sorted(unknown))}; choose from {', '.join(Scope)}")
     if not subject.strip():
         raise typer.BadParameter("a token needs a subject")
+    lifetime = parse_duration(ttl)
     settings = Settings(data_dir=data_dir or default_data_dir())
     authority = token_authority(settings, utc_now)
-    typer.echo(authority.issue(subject, frozenset(Scope(name) for name in names), parse_duration(ttl)))
+    typer.echo(authority.issue(subject, frozenset(Scope(name) for name in names), lifetime))

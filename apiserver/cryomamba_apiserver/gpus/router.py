@@ -8,8 +8,9 @@ from cryomamba_apiserver.auth import Reader
 from cryomamba_apiserver.context import AppContext
 from cryomamba_apiserver.gpus.schemas import GpuStatus, GpuStatusList
 from cryomamba_apiserver.gpus.service import mib
+from cryomamba_apiserver.routes import AuthenticatedRoute
 
-router = APIRouter(prefix="/v1/gpu", tags=["gpus"])
+router = APIRouter(prefix="/v1/gpu", tags=["gpus"], route_class=AuthenticatedRoute)
 
 
 @router.get("/status")

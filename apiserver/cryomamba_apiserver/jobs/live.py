@@ -20,6 +20,14 @@ class LiveJobs:
         self._signer = signer
         self._now = now
         self._feeds: dict[str, _Feed] = {}
+        self.closed = False
+        """Whether the server is stopping; the sockets are then closed with a code that says so."""
+
+    async def close(self) -> None:
+        """End all feeds, and with them the sockets."""
+        self.closed = True
+        for feed in list(self._feeds.values()):
+            await feed.stop()
 
     async def messages(self, job_id: str) -> AsyncGenerator[str, None]:
         """Yield a job's newest messages at once, then each change, until the last one.
@@ -80,7 +88,8 @@ class _Feed:
                 seen = number
                 yield message
             if not news:
-                await self._task  # raises what went wrong, if that is why there is nothing more
+                if not self._task.cancelled():
+                    await self._task  # raises what went wrong, if that is why there is nothing more
                 return
 
     async def stop(self) -> None:

@@ -9,8 +9,9 @@ from cryomamba_apiserver.context import AppContext, Jobs
 from cryomamba_apiserver.jobs import present
 from cryomamba_apiserver.jobs.schemas import CreateJob, JobCancelled, JobCreated, JobDetails, JobList
 from cryomamba_apiserver.ports.job_store import JobStatus
+from cryomamba_apiserver.routes import AuthenticatedRoute
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=AuthenticatedRoute)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)

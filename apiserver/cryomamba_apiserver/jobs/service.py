@@ -55,7 +55,7 @@ class JobService:
                     file_id=request.file_id,
                     model=ModelReference(
                         name=model.name,
-                        key=keys.model_archive(model.name),
+                        key=keys.model_archive(model.name, model.card.digest),
                         card=model.card,
                         cache=self._model_cache,
                     ),

@@ -17,6 +17,8 @@ router = APIRouter(tags=["jobs"])
 _UNAUTHENTICATED = 4401
 _FORBIDDEN = 4403
 _NOT_FOUND = 4404
+_LONGEST_PING = 1024
+_GOING_AWAY = 1012
 _SUBPROTOCOL = "bearer."
 
 
@@ -71,16 +73,19 @@ async def _send(context: Context, socket: WebSocket, job_id: str) -> None:
     async with contextlib.aclosing(context.live.messages(job_id)) as messages:
         async for message in messages:
             await socket.send_text(message)
-    await socket.close(1000)
+    await socket.close(_GOING_AWAY if context.live.closed else 1000)
 
 
 async def _answer_pings(context: Context, socket: WebSocket) -> None:
-    async for text in socket.iter_text():
-        if _is_ping(text):
+    while (message := await socket.receive())["type"] == "websocket.receive":
+        if _is_ping(message.get("text")):
             await socket.send_text(PongMessage(timestamp=context.now()).model_dump_json())
 
 
-def _is_ping(text: str) -> bool:
+def _is_ping(text: str | None) -> bool:
+    """Whether a client's message is a ping; anything else is nothing to us, and never parsed where it is long."""
+    if text is None or len(text) > _LONGEST_PING:
+        return False
     try:
         message = json.loads(text)
     except ValueError:

@@ -62,7 +62,7 @@ class Catalogue:
         """
         card = await self.card(name)
         if card.digest not in self._facts:
-            self._facts[card.digest] = await asyncio.to_thread(self._inspect, name)
+            self._facts[card.digest] = await asyncio.to_thread(self._inspect, name, card.digest)
         return CataloguedModel(name, card, self._facts[card.digest])
 
     async def push(self, name: str, archive: Path, card: ModelCard) -> ModelFacts:
@@ -84,21 +84,26 @@ class Catalogue:
                 hint="Push the model again from its folder.",
                 details={"field": "digest"},
             )
-        facts = await asyncio.to_thread(inspect_model, archive)
-        with archive.open("rb") as source:
-            await self._objects.write_file(keys.model_archive(name), source)
-        await self._objects.write(keys.model_card(name), card.model_dump_json(indent=1).encode())
-        return facts
+        if name == DEMO_MODEL:
+            raise InvalidRequestError(
+                f"'{DEMO_MODEL}' is the model that ships with the server.",
+                hint="Give yours another --name.",
+                details={"field": "name"},
+            )
+        return await self._add(name, archive, card)
 
     async def remove(self, name: str) -> None:
         """Take a model out; raise NotFoundError."""
         await self.card(name)
-        # The card first: without it the model is not there, whatever happens to the zip.
+        # The card first: without it the model is not there, whatever happens to the zips.
         await self._objects.delete(keys.model_card(name))
-        await self._objects.delete(keys.model_archive(name))
+        await self._objects.delete_prefix(keys.model_prefix(name))
 
     async def add_bundled(self) -> None:
-        """Put the demo model that ships with the product into the catalogue, where it is not there already."""
+        """Put the demo model that ships with the product into the catalogue, where this very one is not there already.
+
+        Its name is reserved, so nobody's own model is replaced.
+        """
         with as_file(files("cryomamba_apiserver") / "models" / "bundled" / DEMO_MODEL) as folder:
             card = ModelCard.model_validate_json((folder / "model.json").read_bytes())
             try:
@@ -106,8 +111,16 @@ class Catalogue:
             except NotFoundError:
                 present = False
             if not present:
-                await self.push(DEMO_MODEL, folder / "model.zip", card)
+                await self._add(DEMO_MODEL, folder / "model.zip", card)
 
-    def _inspect(self, name: str) -> ModelFacts:
-        with self._objects.open(keys.model_archive(name)) as archive:
+    async def _add(self, name: str, archive: Path, card: ModelCard) -> ModelFacts:
+        facts = await asyncio.to_thread(inspect_model, archive)
+        with archive.open("rb") as source:
+            await self._objects.write_file(keys.model_archive(name, card.digest), source)
+        # The card last: a model is there once its card is, and an older zip stays for the jobs that wait for it.
+        await self._objects.write(keys.model_card(name), card.model_dump_json(indent=1).encode())
+        return facts
+
+    def _inspect(self, name: str, digest: str) -> ModelFacts:
+        with self._objects.open(keys.model_archive(name, digest)) as archive:
             return inspect_model(archive)

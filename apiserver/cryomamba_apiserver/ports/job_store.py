@@ -54,6 +54,8 @@ class JobRecord(BaseModel):
     request: JobRequest
     status: JobStatus = JobStatus.QUEUED
     attempt: int = 0
+    crashes: int = 0
+    """How often the server was killed while the job ran."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None = None

@@ -52,9 +52,6 @@ class ObjectStore(Protocol):
     async def list_keys(self, prefix: str) -> list[str]:
         """Return the sorted keys below a prefix."""
 
-    async def size(self, key: str) -> int:
-        """Return an object's size in bytes; raise ObjectMissingError."""
-
     def stream(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield the bytes [start, stop) of an object in blocks of bounded size."""
 

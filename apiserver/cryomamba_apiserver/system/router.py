@@ -7,9 +7,11 @@ from fastapi import APIRouter
 
 from cryomamba_apiserver.auth import Reader
 from cryomamba_apiserver.context import AppContext
+from cryomamba_apiserver.routes import AuthenticatedRoute
 from cryomamba_apiserver.system.schemas import GpuInfo, Health, ServerInfo
 
 router = APIRouter(prefix="/v1", tags=["system"])
+authenticated = APIRouter(prefix="/v1", tags=["system"], route_class=AuthenticatedRoute)
 
 
 @router.get("/healthz")
@@ -19,7 +21,7 @@ async def healthz(context: AppContext) -> Health:
     return Health(timestamp=now, uptime_seconds=int((now - context.started_at).total_seconds()))
 
 
-@router.get("/server/info")
+@authenticated.get("/server/info")
 async def server_info(_: Reader, context: AppContext) -> ServerInfo:
     """Get server information and capabilities."""
     inventory = await asyncio.to_thread(context.read_gpus)

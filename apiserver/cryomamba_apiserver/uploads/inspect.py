@@ -81,9 +81,12 @@ class _Intensity:
 
 
 def _as_numbers(block: bytes, header: VolumeHeader) -> NDArray[np.float64]:
+    """Return intensities as a job sees them: what float32 cannot hold is infinite."""
     slope, intercept = header.scale
     stored = np.frombuffer(block, np.dtype(header.dtype).newbyteorder(header.byte_order)).astype(np.float64)
-    return stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept
+        return scaled.astype(np.float32).astype(np.float64)
 
 
 def _sha256(stream: BinaryIO) -> str:

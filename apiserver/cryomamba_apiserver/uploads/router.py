@@ -1,11 +1,15 @@
 """HTTP for uploads."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, status
 
 from cryomamba_apiserver.auth import Writer
 from cryomamba_apiserver.context import Uploads
+from cryomamba_apiserver.errors import TimedOutError
+from cryomamba_apiserver.routes import AuthenticatedRoute
 from cryomamba_apiserver.uploads.schemas import (
     CompleteUpload,
     FileCreated,
@@ -14,7 +18,10 @@ from cryomamba_apiserver.uploads.schemas import (
     UploadCreated,
 )
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], route_class=AuthenticatedRoute)
+
+_SILENCE_SECONDS = 60
+_CLOSE = {"Connection": "close"}
 
 UploadId = Annotated[str, Path(description="Upload session ID from init")]
 
@@ -37,8 +44,24 @@ async def put_part(
     """Upload a file chunk."""
     length = request.headers.get("content-length", "")
     declared = int(length) if length.isascii() and length.isdigit() else None
-    part = await uploads.put_part(principal, upload_id, part_number, declared, request.stream())
+    part = await uploads.put_part(principal, upload_id, part_number, declared, _body(request))
     return PartReceived(upload_id=upload_id, part_number=part_number, received_bytes=part.size, etag=part.etag)
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    """Yield the body; a client that has gone to sleep must not keep its part to itself."""
+    chunks = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise TimedOutError(
+                f"Nothing came for {_SILENCE_SECONDS} seconds.", hint="Send the part again.", headers=_CLOSE
+            ) from None
+        yield chunk
 
 
 @router.post("/{upload_id}/complete")

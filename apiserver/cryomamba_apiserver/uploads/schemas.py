@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cryomamba_apiserver.wire import RequestBody, Timestamp
+from cryomamba_crds.failures import Failure
 
 MIN_CHUNK_SIZE = 5 * 1024**2
 MAX_CHUNK_SIZE = 64 * 1024**2
@@ -58,7 +59,10 @@ class CompleteUpload(RequestBody):
 
 
 class VolumeMetadata(BaseModel):
-    """What a volume is, read from its header and its voxels."""
+    """What a volume is, read from its header and its voxels; intensities are those of the finite voxels."""
+
+    # JSON has no other numbers, and what cannot be read back must not be written.
+    model_config = ConfigDict(allow_inf_nan=False)
 
     shape: tuple[int, int, int]
     """[X, Y, Z] in voxels."""
@@ -100,6 +104,8 @@ class UploadSession(BaseModel):
     content_type: str
     metadata: Metadata
     status: Literal["active", "completed", "rejected"]
+    rejection: Failure | None = None
+    """Why the file was refused; the same answer is given again."""
     created_at: datetime
     expires_at: datetime
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
 
 from cryomamba_apiserver.auth import Principal
 from cryomamba_apiserver.errors import (
@@ -41,6 +42,8 @@ class UploadService:
         self._now = now
         self._max_upload_size = max_upload_size
         self._ttl = ttl
+        # Two requests to complete one upload must not both finish, or drop, its parts.
+        self._completing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def begin(self, owner: str, request: InitUpload) -> UploadSession:
         """Open a session; raise InvalidRequestError, TooLargeError, StorageExhaustedError."""
@@ -113,19 +116,25 @@ class UploadService:
             GoneError: it has expired.
             VolumeError: the file is no volume; the upload is then over and its bytes are dropped.
         """
+        lock = self._completing.setdefault(upload_id, asyncio.Lock())
+        async with lock:
+            return await self._complete(principal, upload_id, request)
+
+    async def _complete(self, principal: Principal, upload_id: str, request: CompleteUpload) -> FileCreated:
         session = await self._session(principal, upload_id)
         if session.status == "completed":
             return (await self.file(principal, session.file_id)).file
-        if session.status == "rejected":
+        if session.rejection:
             raise InvalidContentError(
-                "The file was refused when it was completed the first time.", hint="Mend the file and upload it anew."
+                session.rejection.message, hint=session.rejection.hint, details=session.rejection.details
             )
         _check_parts(session, request, dict(await self._objects.parts(session.multipart_id)))
         await self._objects.finish_upload(session.multipart_id)
         try:
             inspection = await asyncio.to_thread(self._inspect, session)
-        except FailureError:
-            await self._save(session.model_copy(update={"status": "rejected"}))
+        except FailureError as error:
+            rejected = {"status": "rejected", "rejection": error.failure}
+            await self._save(session.model_copy(update=rejected))
             await self._objects.delete(keys.file_volume(session.file_id))
             await self._objects.abort_upload(session.multipart_id)
             raise

@@ -237,8 +237,9 @@ def test_a_second_server_on_the_same_data_is_refused(server):
     assert "--data-dir" in done.stderr
 
 
-def test_a_disk_that_fills_during_an_upload_is_told_and_the_server_goes_on(tmp_path):
-    """The data directory lies on a file system of 24 MB that only the server sees, in a mount namespace of its own."""
+@pytest.fixture
+def small_disk(tmp_path):
+    """A server whose data lie on a file system of 24 MB that only it sees."""
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     mount = f'mount -t tmpfs -o size=24m none "{data_dir}" && exec "$@"'
@@ -246,28 +247,48 @@ def test_a_disk_that_fills_during_an_upload_is_told_and_the_server_goes_on(tmp_p
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         namespace = ("unshare", "--mount", "sh", "-c", mount, "sh")
     with serving(data_dir, namespace) as server:
-        # The token must be made with the secret that lies inside the namespace, so the server's own is taken.
+        # The secret lies inside the namespace, so the token that the server printed is taken.
         assert server.process.stdout
         token = next(line for line in server.process.stdout if line.startswith("eyJ")).strip()
-        headers = {"Authorization": f"Bearer {token}"}
-        size = 20 << 20
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {token}"}) as client:
+            yield client
 
-        def begin() -> dict:
-            body = {"filename": "a.mrc", "total_size": size, "chunk_size": 5 << 20}
-            return httpx.post(f"{server.url}/v1/uploads/init", json=body, headers=headers).json()
 
-        first, second = begin(), begin()  # each fits, the two together do not
-        answers = [
-            httpx.put(server.url + url, content=bytes(5 << 20), headers=headers)
-            for pair in zip(first["chunk_urls"], second["chunk_urls"], strict=True)
-            for url in pair
-        ]
+def test_a_disk_that_is_too_small_is_told_before_anything_is_sent(small_disk):
+    client = small_disk
+    body = {"filename": "a.mrc", "total_size": 15 << 20, "chunk_size": 5 << 20}
 
-        assert answers[0].status_code == 200
-        full = next(answer for answer in answers if answer.status_code != 200)
-        assert full.status_code == 507
-        assert full.json()["error"]["code"] == "INSUFFICIENT_STORAGE"
-        assert httpx.get(f"{server.url}/v1/healthz").status_code == 200
+    first, second = client.post("/v1/uploads/init", json=body), client.post("/v1/uploads/init", json=body)
+    parts = [client.put(url, content=bytes(5 << 20)) for url in first.json()["chunk_urls"]]
+
+    assert second.status_code == 507  # each fits, the two together do not
+    assert second.json()["error"]["code"] == "INSUFFICIENT_STORAGE"
+    assert [part.status_code for part in parts] == [200, 200, 200]
+
+
+def test_a_disk_that_is_full_is_told_and_the_server_goes_on(small_disk):
+    client = small_disk
+    content = EMD_3197.read_bytes()
+    begun = client.post(
+        "/v1/uploads/init", json={"filename": "a.map", "total_size": len(content), "chunk_size": 5 << 20}
+    ).json()
+    etag = client.put(begun["chunk_urls"][0], content=content).json()["etag"]
+    complete = {"parts": [{"part_number": 0, "etag": etag}]}
+    file_id = client.post(f"/v1/uploads/{begun['upload_id']}/complete", json=complete).json()["file_id"]
+    job = {"file_id": file_id, "model": "demo"}
+
+    for size in (4 << 20, 1 << 18, 1 << 14, 1 << 12):  # announced uploads take up all the room there is
+        body = {"filename": "b.map", "total_size": size, "chunk_size": 5 << 20}
+        while (answer := client.post("/v1/uploads/init", json=body)).status_code == 201:
+            pass
+    steps = (0.3, 0.4, 0.5, 0.6, 0.7)
+    jobs = [client.post("/v1/jobs", json={**job, "params": {"step_size": step}}) for step in steps]
+
+    assert answer.status_code == 507
+    # The database has a few pages left for the first of them.
+    assert jobs[-1].status_code == 507
+    assert jobs[-1].json()["error"]["code"] == "INSUFFICIENT_STORAGE"
+    assert client.get("/v1/jobs").status_code == 200
 
 
 def test_neither_log_nor_data_holds_a_token(server, segmented):

@@ -20,6 +20,9 @@ from cryomamba_apiserver.settings import Settings
 EMD_3197 = Path(__file__).parents[2] / "data" / "EMD-3197.map"
 
 
+NO_GPUS = GpuInventory(None, ())
+
+
 class Clock:
     def __init__(self) -> None:
         # Tokens are checked against the real time, so this clock starts there.
@@ -53,11 +56,11 @@ def script(tmp_path: Path) -> Path:
 def start(tmp_path: Path, clock: Clock, script: Path):
     """Starts a server on the test's data directory; to be used in a with statement."""
 
-    def begin(**settings: Any) -> TestClient:
+    def begin(gpus: GpuInventory = NO_GPUS, **settings: Any) -> TestClient:
         app = create_app(
             Settings(data_dir=tmp_path / "data", **settings),
             now=clock,
-            gpus_of_this_machine=no_gpus,
+            gpus_of_this_machine=lambda: gpus,
             runner=(sys.executable, str(Path(__file__).with_name("stub_runner.py")), str(script)),
         )
         return TestClient(app, raise_server_exceptions=False)
@@ -70,10 +73,6 @@ def server(start) -> Iterator[TestClient]:
     """A client without a token."""
     with start() as client:
         yield client
-
-
-def no_gpus() -> GpuInventory:
-    return GpuInventory(None, ())
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Stands in for the runner: does what a script says, one word a line. The real one is in the end-to-end tests."""
 
+import json
 import os
 import signal
 import sys
@@ -28,6 +29,10 @@ def main(script: Path, task: Task) -> int:  # noqa: C901, PLR0912 - a list of wo
             (store / key).parent.mkdir(parents=True, exist_ok=True)
             (store / key).write_bytes(b"PNG " + value.encode())
             say(Report(preview=Preview(sequence=int(value), key=key, scale=4, shape=(5, 5, 5), slice_idx=2)))
+        elif name == "environment":
+            path = Path(value) / f"{task.job_id}.environment"
+            path.with_suffix(".part").write_text(json.dumps(dict(os.environ)))
+            path.with_suffix(".part").rename(path)
         elif name == "touch":
             Path(value).touch()
         elif name == "wait":

@@ -37,7 +37,6 @@ def test_what_is_written_is_read(store):
     run(store.write("files/a/file.json", b"content"))
 
     assert run(store.read("files/a/file.json")) == b"content"
-    assert run(store.size("files/a/file.json")) == 7
     assert run(store.list_keys("files/")) == ["files/a/file.json"]
     with store.open("files/a/file.json") as file:
         assert file.read() == b"content"
@@ -53,7 +52,7 @@ def test_only_the_first_write_if_absent_counts(store):
 
 
 def test_what_is_missing_is_told(store):
-    for call in (store.read("k"), store.size("k"), store.parts("u"), store.finish_upload("u")):
+    for call in (store.read("k"), store.parts("u"), store.finish_upload("u")):
         with pytest.raises(ObjectMissingError):
             run(call)
 

@@ -1,16 +1,30 @@
 """Jobs, from request to result, with a stub in place of the runner."""
 
+import asyncio
 import hashlib
 import io
 import json
 import os
 import pickle
 import zipfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
+from cryomamba_apiserver.adapters.directory_store import DirectoryObjectStore
+from cryomamba_apiserver.adapters.job_table import JobTable
+from cryomamba_apiserver.adapters.local_jobs import LocalJobStore, LocalProfile
+from cryomamba_apiserver.artifacts.signing import LinkSigner
+from cryomamba_apiserver.gpus.service import GpuInventory
+from cryomamba_apiserver.jobs.live import LiveJobs
+from cryomamba_apiserver.ports.job_store import JobRecord, JobStatus
+from cryomamba_apiserver.ports.object_store import StorageFullError
+from cryomamba_crds import keys
+from cryomamba_crds.report import Progress
+from support.server_data import A6000, job_record, job_request
 from support.waiting import processes_with, until
 
 
@@ -281,7 +295,7 @@ def test_an_unknown_model_is_answered_with_what_there_is(submit):
 
 class RunsCode:
     def __reduce__(self):
-        return os.system, ("touch /tmp/cryomamba-was-here",)
+        return os.system, ("touch cryomamba-was-here",)
 
 
 def with_os_system(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -303,16 +317,22 @@ def with_evil_pickle(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 @pytest.mark.parametrize(("spoil", "field"), [(with_os_system, "nonlin"), (with_evil_pickle, "checkpoint_final.pth")])
-def test_a_model_that_would_run_code_is_refused_by_field_and_the_server_goes_on(submit, ada, context, spoil, field):
+def test_a_model_that_would_run_code_is_refused_by_field_and_the_server_goes_on(
+    submit, context, tmp_path, monkeypatch, spoil, field
+):
+    monkeypatch.chdir(tmp_path)
     models = context.objects.root / "models"
     changed = io.BytesIO()
-    with zipfile.ZipFile(models / "demo" / "model.zip") as good, zipfile.ZipFile(changed, "w") as bad:
+    card = json.loads((models / "demo" / "model.json").read_text())
+    with (
+        zipfile.ZipFile(context.objects.root / keys.model_archive("demo", card["digest"])) as good,
+        zipfile.ZipFile(changed, "w") as bad,
+    ):
         for name in good.namelist():
             bad.writestr(name, spoil(good, name))
     (models / "evil").mkdir()
-    (models / "evil" / "model.zip").write_bytes(changed.getvalue())
-    card = json.loads((models / "demo" / "model.json").read_text())
     digest = "sha256:" + hashlib.sha256(changed.getvalue()).hexdigest()
+    (context.objects.root / keys.model_archive("evil", digest)).write_bytes(changed.getvalue())
     (models / "evil" / "model.json").write_text(json.dumps({**card, "digest": digest}))
 
     answer = submit(model="evil")
@@ -321,7 +341,7 @@ def test_a_model_that_would_run_code_is_refused_by_field_and_the_server_goes_on(
     error = answer.json()["error"]
     assert error["code"] == "VALIDATION_ERROR"
     assert field in error["details"]["field"]
-    assert not Path("/tmp/cryomamba-was-here").exists()
+    assert not Path("cryomamba-was-here").exists()
     assert submit().status_code == 201
 
 
@@ -385,6 +405,8 @@ def test_a_ping_is_answered(submit, server, token, script, tmp_path, clock):
 
     with server.websocket_connect(f"/ws/jobs/{job_id}?token={token()}") as socket:
         socket.send_text("no JSON")
+        socket.send_text("[" * 100_000)
+        socket.send_bytes(b"ping")
         socket.send_json({"type": "ping"})
         answer = socket.receive_json()
         (tmp_path / "go").touch()
@@ -472,7 +494,14 @@ def test_a_job_whose_result_was_committed_before_the_server_stopped_is_not_run_a
     assert os.listdir(tmp_path / "data" / "logs" / job_id) == ["1"]  # noqa: PTH208 - names are what is asked for
 
 
-def test_a_job_during_which_the_server_stops_again_and_again_is_given_up(start, script, tmp_path, emd_3197):
+def as_if_killed(data_dir: Path, job_id: str) -> None:
+    """Leave a job as kill -9 of the server leaves it; an orderly stop puts it back into the queue."""
+    table = JobTable(data_dir / "jobs.sqlite", lambda: datetime.now(UTC))
+    table.change(job_id, {"status": JobStatus.RUNNING})
+    table.close()
+
+
+def test_a_job_during_which_the_server_is_killed_again_and_again_is_given_up(start, script, tmp_path, emd_3197):
     script.write_text(f"touch={tmp_path / 'up'} wait={tmp_path / 'never'}")
     with start() as client:
         ada = authorised(client)
@@ -480,12 +509,162 @@ def test_a_job_during_which_the_server_stops_again_and_again_is_given_up(start, 
         job_id = client.post("/v1/jobs", json=body, headers=ada).json()["job_id"]
         until((tmp_path / "up").exists)
     for _ in range(2):
+        as_if_killed(tmp_path / "data", job_id)
         (tmp_path / "up").unlink()
         with start():
             until((tmp_path / "up").exists)
+    as_if_killed(tmp_path / "data", job_id)
 
     with start() as client:
         until(lambda: client.get(f"/v1/jobs/{job_id}", headers=ada).json()["status"] == "failed")
         error = client.get(f"/v1/jobs/{job_id}", headers=ada).json()["error"]
 
     assert "3 times" in error["message"]
+
+
+def test_an_orderly_stop_is_no_crash(start, script, tmp_path, emd_3197):
+    script.write_text(f"touch={tmp_path / 'up'} wait={tmp_path / 'go'} result")
+    with start() as client:
+        ada = authorised(client)
+        body = {"file_id": uploaded(client, emd_3197, ada), "model": "demo"}
+        job_id = client.post("/v1/jobs", json=body, headers=ada).json()["job_id"]
+        until((tmp_path / "up").exists)
+    for _ in range(4):
+        (tmp_path / "up").unlink()
+        with start():
+            until((tmp_path / "up").exists)
+    (tmp_path / "go").touch()
+
+    with start() as client:
+        until(lambda: client.get(f"/v1/jobs/{job_id}", headers=ada).json()["status"] == "completed")
+
+
+def test_leftovers_of_a_killed_server_are_removed_from_scratch(start, tmp_path):
+    left = tmp_path / "data" / "scratch" / "cryomamba-abc" / "inflated-voxels"
+    left.parent.mkdir(parents=True)
+    left.touch()
+
+    with start():
+        assert not left.exists()
+
+
+def gpus(count: int) -> GpuInventory:
+    return GpuInventory("12.1", tuple(replace(A6000, index=index) for index in range(count)))
+
+
+def test_as_many_jobs_run_at_once_as_there_are_gpus_each_on_its_own(start, script, tmp_path, emd_3197):
+    script.write_text(f"environment={tmp_path} wait={tmp_path / 'go'} result")
+    with start(gpus=gpus(2)) as client:
+        ada = authorised(client)
+        file_id = uploaded(client, emd_3197, ada)
+        for step in (0.5, 0.6, 0.7):
+            body = {"file_id": file_id, "model": "demo", "params": {"step_size": step}}
+            client.post("/v1/jobs", json=body, headers=ada)
+        until(lambda: len(list(tmp_path.glob("job_*.environment"))) == 2)
+
+        running = client.get("/v1/jobs", params={"status": "running"}, headers=ada).json()["total"]
+        seen = [json.loads(path.read_text()) for path in tmp_path.glob("job_*.environment")]
+        (tmp_path / "go").touch()
+        until(lambda: client.get("/v1/jobs", params={"status": "completed"}, headers=ada).json()["total"] == 3)
+
+    assert running == 2
+    assert sorted(one["CUDA_VISIBLE_DEVICES"] for one in seen) == ["0", "1"]
+    assert {one["CUDA_DEVICE_ORDER"] for one in seen} == {"PCI_BUS_ID"}
+
+
+def test_a_runner_sees_none_of_the_servers_settings(start, script, tmp_path, emd_3197, monkeypatch):
+    monkeypatch.setenv("CRYOMAMBA_S3_SECRET", "a secret")
+    script.write_text(f"environment={tmp_path} result")
+    with start() as client:
+        ada = authorised(client)
+        body = {"file_id": uploaded(client, emd_3197, ada), "model": "demo"}
+        client.post("/v1/jobs", json=body, headers=ada)
+        until(lambda: list(tmp_path.glob("job_*.environment")))
+        (path,) = tmp_path.glob("job_*.environment")
+
+    assert [name for name in json.loads(path.read_text()) if name.startswith("CRYOMAMBA_")] == []
+
+
+def test_a_job_that_is_cancelled_before_its_task_took_a_step_frees_its_slot(tmp_path):
+    """Both table writes may end within one turn of a busy event loop; asyncio then never enters the task."""
+
+    async def story() -> list[int | None]:
+        profile = LocalProfile(tmp_path, tmp_path / "store", (), max_queued_jobs=9)
+        jobs = LocalJobStore(profile, DirectoryObjectStore(tmp_path), lambda: datetime.now(UTC))
+        record = await jobs.create(job_request())
+        await jobs._start(record)
+        await jobs.cancel(record.job_id)  # the task that _start made has not run yet
+        free = list(jobs._free_slots)
+        await jobs._put_back()
+        jobs._table.close()
+        return free
+
+    assert asyncio.run(story()) == [None]
+
+
+def test_how_a_job_ended_is_written_once_the_disk_has_room_again(start, script, tmp_path, emd_3197, monkeypatch):
+    monkeypatch.setattr("cryomamba_apiserver.adapters.local_jobs._FULL_DISK_SECONDS", 0.05)
+    script.write_text(f"wait={tmp_path / 'go'} fail")
+    refused = []
+
+    def full(table: JobTable, job_id: str, changes: dict) -> JobRecord:
+        if "failure" in changes and len(refused) < 3:
+            refused.append(job_id)
+            raise StorageFullError("full")
+        return change(table, job_id, changes)
+
+    change = JobTable.change
+    with start() as client:
+        ada = authorised(client)
+        body = {"file_id": uploaded(client, emd_3197, ada), "model": "demo"}
+        job_id = client.post("/v1/jobs", json=body, headers=ada).json()["job_id"]
+        monkeypatch.setattr(JobTable, "change", full)
+        (tmp_path / "go").touch()
+        until(lambda: client.get(f"/v1/jobs/{job_id}", headers=ada).json()["status"] == "failed")
+
+    assert refused == [job_id] * 3
+
+
+def test_another_attempts_result_counts_where_this_one_has_none(submit, status, script):
+    script.write_text("manifest fail")
+    job_id = submit().json()["job_id"]
+
+    until(lambda: status(job_id) == "completed")
+
+
+def test_a_reader_that_is_slow_is_told_the_newest_and_not_everything(tmp_path):
+    """Of a hundred changes that nobody read, the last progress and the end are what there is to say."""
+
+    class Jobs:
+        async def watch(self, job_id: str):
+            for percentage in range(1, 101):
+                progress = Progress(current_step=3, percentage=percentage, message="Processing")
+                yield job_record(job_id, progress=progress)
+            yield job_record(job_id, progress=progress, status=JobStatus.CANCELLED)
+
+    async def story() -> list[dict]:
+        live = LiveJobs(Jobs(), DirectoryObjectStore(tmp_path), LinkSigner(b"k", timedelta(hours=1)), datetime.now)
+        messages = live.messages("job_a")
+        first = await anext(messages)
+        await live._feeds["job_a"]._task  # all hundred have come by the time this reader looks again
+        received = [first, *[message async for message in messages]]
+        assert live._feeds == {}
+        return [json.loads(message) for message in received]
+
+    received = asyncio.run(story())
+
+    assert [message["type"] for message in received] in (["progress", "progress", "error"], ["progress", "error"])
+    assert received[-2]["progress"]["percentage"] == 100
+
+
+def test_sockets_are_closed_with_going_away_when_the_server_stops(submit, server, token, script, tmp_path):
+    script.write_text(f"progress=1 wait={tmp_path / 'never'}")
+    job_id = submit().json()["job_id"]
+
+    with server.websocket_connect(f"/ws/jobs/{job_id}?token={token()}") as socket:
+        socket.receive_json()
+        server.portal.call(server.app.state.context.live.close)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_json()
+
+    assert closed.value.code == 1012

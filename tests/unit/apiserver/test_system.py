@@ -1,21 +1,12 @@
 """What the server says of itself, and of requests that nothing answers."""
 
+from dataclasses import replace
+
+import pynvml
 import pytest
 
-from cryomamba_apiserver.gpus.service import Gpu, GpuInventory
-
-A6000 = Gpu(
-    index=0,
-    name="NVIDIA A6000",
-    memory_total=49152 << 20,
-    memory_free=30720 << 20,
-    memory_used=18432 << 20,
-    compute_capability="8.6",
-    utilization=85,
-    temperature=72,
-    power_usage=280,
-    power_limit=300,
-)
+from cryomamba_apiserver.gpus.service import GpuInventory, read_gpus, usable_gpus
+from support.server_data import A6000
 
 
 def test_the_server_says_what_it_can_do(ada):
@@ -40,8 +31,6 @@ def test_no_gpu_is_an_empty_list(ada, clock):
 
 
 def test_a_gpu_is_told_in_the_units_of_the_reference(ada, context, server, monkeypatch):
-    from dataclasses import replace
-
     with_gpu = replace(context, read_gpus=lambda: GpuInventory("12.1", (A6000,)))
     monkeypatch.setattr(server.app.state, "context", with_gpu)
 
@@ -72,6 +61,48 @@ def test_a_gpu_is_told_in_the_units_of_the_reference(ada, context, server, monke
     ]
 
 
+@pytest.mark.parametrize(
+    ("variable", "usable"),
+    [(None, (0, 1)), ("", ()), ("1", (1,)), ("1,0", (0, 1)), ("0, 7", (0,)), ("-1", ())],
+)
+def test_jobs_use_the_gpus_that_were_left_visible(variable, usable):
+    inventory = GpuInventory("12.1", (A6000, replace(A6000, index=1)))
+
+    assert usable_gpus(inventory, variable) == usable
+
+
+def test_gpus_that_are_named_in_another_way_are_refused_by_name():
+    with pytest.raises(ValueError, match="GPU-5a"):
+        usable_gpus(GpuInventory("12.1", (A6000,)), "GPU-5a")
+
+
+def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, caplog):
+    def mismatch() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", mismatch)
+
+    assert read_gpus() == GpuInventory(None, ())
+    assert "does not answer" in caplog.text
+
+
+@pytest.mark.parametrize("token", [None, "nonsense"])
+def test_a_stranger_is_refused_before_its_body_is_judged(server, token):
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+
+    answer = server.post("/v1/jobs", content=b"{", headers=headers)
+
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "AUTHENTICATION_REQUIRED"
+
+
+def test_a_body_that_is_too_large_is_refused(ada):
+    answer = ada.post("/v1/jobs", content=b" " * (3 << 20))
+
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "PAYLOAD_TOO_LARGE"
+
+
 def test_the_description_says_which_endpoints_need_a_token(server):
     paths = server.get("/openapi.json").json()["paths"]
 
@@ -99,8 +130,6 @@ def test_what_nothing_answers_comes_in_the_envelope(server, token, method, url, 
 
 
 def test_an_unexpected_error_is_told_without_its_details(ada, context, server, monkeypatch, caplog):
-    from dataclasses import replace
-
     def broken() -> GpuInventory:
         raise RuntimeError("a detail that is nobody's business")
 

@@ -1,14 +1,18 @@
 """Uploading, over the API of a server in this process."""
 
+import asyncio
 import gzip
 import hashlib
 import pickle
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
+from cryomamba_apiserver.errors import TimedOutError
 
 MIB = 1024**2
 
@@ -300,3 +304,69 @@ def test_voxels_that_are_not_finite_are_told_in_the_warnings(upload):
     assert body["metadata"]["min_intensity"] == 1.0
     assert body["metadata"]["max_intensity"] == 5.0
     assert "1 voxels are NaN or infinite" in body["metadata"]["warnings"][0]
+
+
+def nifti(dtype_code: int, bits: int, voxels: bytes) -> bytes:
+    """A NIfTI-1 file of 2 x 2 x 2 voxels."""
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, 2, 2, 2, 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, dtype_code, bits)
+    struct.pack_into("<8f", header, 76, 1, 2, 2, 2, 0, 0, 0, 0)
+    struct.pack_into("<f", header, 108, 352)
+    header[344:348] = b"n+1\0"
+    return bytes(header) + voxels
+
+
+def test_intensities_that_float32_cannot_hold_are_told_and_the_file_stays_usable(upload, ada):
+    answer = upload(nifti(64, 64, struct.pack("<8d", 1.7e308, -1.7e308, 1, 2, 3, 4, 5, 6)), "volume.nii")
+
+    assert answer.status_code == 200
+    metadata = answer.json()["metadata"]
+    assert (metadata["min_intensity"], metadata["max_intensity"], metadata["mean_intensity"]) == (1, 6, 3.5)
+    assert "2 voxels" in metadata["warnings"][-1]
+    job = ada.post("/v1/jobs", json={"file_id": answer.json()["file_id"], "model": "demo"})
+    assert job.status_code == 201
+
+
+def test_a_refused_file_is_refused_again_in_the_same_words(ada):
+    data = b"not a volume" * 100
+    begun = begin(ada, len(data)).json()
+    part = ada.put(begun["chunk_urls"][0], content=data).json()
+    url, body = f"/v1/uploads/{begun['upload_id']}/complete", {"parts": [{"part_number": 0, "etag": part["etag"]}]}
+
+    first, second = ada.post(url, json=body), ada.post(url, json=body)
+
+    assert first.status_code == second.status_code == 422
+    assert first.json() == second.json()
+
+
+def test_requests_to_complete_at_once_answer_the_same(ada, emd_3197):
+    begun = begin(ada, len(emd_3197)).json()
+    part = ada.put(begun["chunk_urls"][0], content=emd_3197).json()
+    url, body = f"/v1/uploads/{begun['upload_id']}/complete", {"parts": [{"part_number": 0, "etag": part["etag"]}]}
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: ada.post(url, json=body), range(8)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+
+
+def test_a_client_that_falls_silent_gives_its_part_up(server, ada, emd_3197, monkeypatch):
+    from cryomamba_apiserver.uploads import router
+
+    monkeypatch.setattr(router, "_SILENCE_SECONDS", 0.1)
+    begun = begin(ada, len(emd_3197)).json()
+
+    async def silent() -> bytes:
+        class Sleeper:
+            async def stream(self):
+                yield b"x"
+                await asyncio.Event().wait()
+
+        return b"".join([chunk async for chunk in router._body(Sleeper())])
+
+    with pytest.raises(TimedOutError):
+        asyncio.run(silent())
+    assert ada.put(begun["chunk_urls"][0], content=emd_3197).status_code == 200

@@ -78,7 +78,7 @@ def test_keys_are_those_of_the_design():
     assert keys.file_record("file_a") == "files/file_a/file.json"
     assert keys.attempt_prefix("uid", 2) == "jobs/uid/2/"
     assert keys.job_manifest("uid") == "jobs/uid/manifest.json"
-    assert keys.model_archive("demo") == "models/demo/model.zip"
+    assert keys.model_archive("demo", "sha256:" + "0" * 64) == f"models/demo/{'0' * 64}.zip"
     assert keys.model_card("demo") == "models/demo/model.json"
 
 

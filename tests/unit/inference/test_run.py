@@ -54,7 +54,7 @@ def task(tmp_path: Path, model, volume) -> Callable[..., Task]:
             warnings.simplefilter("ignore")  # mrcfile's, about the NaN that a test is about
             mrc.set_data(data)
             mrc.voxel_size = voxel_size
-        archive = store / keys.model_archive("tiny")
+        archive = store / keys.model_archive("tiny", model.card.digest)
         archive.parent.mkdir(parents=True, exist_ok=True)
         archive.write_bytes(model.archive.read_bytes())
         return Task(
@@ -62,7 +62,9 @@ def task(tmp_path: Path, model, volume) -> Callable[..., Task]:
             job_uid="uid",
             attempt=attempt,
             input_key=keys.file_volume("f"),
-            model=ModelReference(name="tiny", key=keys.model_archive("tiny"), card=model.card, cache=str(model.cache)),
+            model=ModelReference(
+                name="tiny", key=keys.model_archive("tiny", model.card.digest), card=model.card, cache=str(model.cache)
+            ),
             params=InferenceParams(**params),
             preview=PreviewParams(interval_seconds=0.5, downsample_factor=2),
             store=DirectoryStore(root=str(store)),

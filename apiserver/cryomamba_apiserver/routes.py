@@ -1,0 +1,44 @@
+"""Routes that ask who is there, and bound what they say, before anything of a body is kept."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+from cryomamba_apiserver.auth import authenticate
+
+_LONGEST_JSON = 2 << 20  # bytes; the longest is the list of 10,000 parts
+_LONGEST_PART = 64 << 20  # bytes; parts are streamed, and never longer than this
+
+
+class AuthenticatedRoute(APIRoute):
+    """FastAPI reads a body before it looks at a token; strangers could fill the memory."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler behind the question."""
+        handle = super().get_route_handler()
+        longest = _LONGEST_PART if "PUT" in (self.methods or ()) else _LONGEST_JSON
+
+        async def authenticated(request: Request) -> Response:
+            request.state.principal = authenticate(request)
+            return await handle(Request(request.scope, _bounded(request.receive, longest)))
+
+        return authenticated
+
+
+def _bounded(receive: Receive, longest: int) -> Receive:
+    """Return `receive` that refuses a body once it is longer than it may be, whatever was announced."""
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > longest:
+            raise HTTPException(413)
+        return message
+
+    return bounded
