@@ -14,7 +14,7 @@ from cryomamba_operator.observe import JobFacts, PodFacts, look_again
 from cryomamba_operator.status import Aspect, Situation, situation_of
 
 _AWAY = frozenset({"Disrupted", "NodeLost"})
-"""Reasons of Running=False under which the current pod's disruption has been counted."""
+"""Reasons of the condition Running under which the current pod's disruption has been counted."""
 
 
 def with_job(view: View, job: JobFacts) -> Decision:
@@ -25,8 +25,8 @@ def with_job(view: View, job: JobFacts) -> Decision:
         job_name=job.key.name,
         finished=Aspect("False", "InProgress"),
     )
-    if (finding := _end_of_all_attempts(view, job, situation)) is not None:
-        return failed(view, situation, finding)
+    if job.failure is not None:
+        return failed(view, situation, _last_failure(view, job))
     if job.deleting:
         return Decision(_retrying(situation, "Somebody deleted the Kubernetes Job; another follows when it is gone."))
     if pod is None:
@@ -38,15 +38,10 @@ def with_job(view: View, job: JobFacts) -> Decision:
     return _not_started(view, job, situation, pod)
 
 
-def _end_of_all_attempts(view: View, job: JobFacts, situation: Situation) -> Finding | None:
-    """Return why there is no other attempt: disrupted too often, or the Job itself has given up."""
-    pod, memory, disruptions = view.pod, view.record.spec.resources.memory, situation.disruptions or 0
-    if pod is not None and pod.disruption is not None and disruptions > view.bounds.max_disruptions:
-        return too_many_disruptions(disruptions, attempt_failed(pod, memory).failure.message)
-    if job.failure is None:
-        return None
+def _last_failure(view: View, job: JobFacts) -> Finding:
+    pod = view.pod
     if pod is not None and (pod.phase == "Failed" or pod.deleting is not None):
-        return attempt_failed(pod, memory)
+        return attempt_failed(pod, view.record.spec.resources.memory)
     return job_failed(job)
 
 
@@ -67,24 +62,26 @@ def _attempt_ended(view: View, situation: Situation, pod: PodFacts) -> Decision:
     """A pod has ended, or is about to, and its Job has not drawn its conclusion yet."""
     if pod.phase == "Succeeded":
         return Decision(situation)
-    deadline = _deadline(view, pod)
-    if not pod.over and deadline is not None and view.now >= deadline:
+    if not pod.over and _is_too_long(view, pod):
         return _too_long(view, situation)
-    if (finding := lost(pod, view.now)) is not None:
-        running = Aspect("Unknown", finding.reason, finding.text, "Warning")
-        return Decision(
-            replace(situation, running=running, succeeded=Aspect("Unknown", finding.reason)), come_back=deadline
-        )
     finding = attempt_failed(pod, view.record.spec.resources.memory)
+    if pod.disruption is not None and situation.running.reason not in _AWAY:
+        situation = replace(situation, disruptions=(situation.disruptions or 0) + 1)
+        if (situation.disruptions or 0) > view.bounds.max_disruptions:
+            last = finding.failure.message
+            return failed(view, situation, too_many_disruptions(situation.disruptions or 0, last))
     if finding.patience is Patience.NONE:
         return failed(view, situation, finding)
+    if (unknown := lost(pod, view.now)) is not None:
+        running = Aspect("Unknown", unknown.reason, unknown.text, "Warning")
+        still = replace(situation, running=running, succeeded=Aspect("Unknown", unknown.reason))
+        return Decision(still, come_back=_deadline(view, pod))
     overdue = None if pod.over or pod.deleting is None else pod.deleting + LOST_AFTER
     return Decision(_retrying(situation, finding.text, finding.reason), come_back=overdue)
 
 
 def _running(view: View, situation: Situation, pod: PodFacts) -> Decision:
-    deadline = _deadline(view, pod)
-    if deadline is not None and view.now >= deadline:
+    if _is_too_long(view, pod):
         return _too_long(view, situation)
     where = f"on node {pod.node}"
     return Decision(
@@ -95,13 +92,13 @@ def _running(view: View, situation: Situation, pod: PodFacts) -> Decision:
             succeeded=Aspect("Unknown", "Running"),
             started_at=situation.started_at or pod.started,
         ),
-        come_back=deadline,
+        come_back=_deadline(view, pod),
     )
 
 
 def _not_started(view: View, job: JobFacts, situation: Situation, pod: PodFacts) -> Decision:
     if pod.unschedulable is not None and pod.node is None:
-        return wait_or_fail(view, situation, "Scheduled", unplaced(pod.unschedulable))
+        return wait_or_fail(view, situation, "Scheduled", unplaced(pod.unschedulable, view.taints))
     if pod.node is None:
         return Decision(_pending(situation))
     placed = replace(situation, scheduled=Aspect("True", "Scheduled", f"Placed on node {pod.node}."))
@@ -117,16 +114,14 @@ def _too_long(view: View, situation: Situation) -> Decision:
 
 
 def with_attempt(situation: Situation, pod: PodFacts | None) -> Situation:
-    """Count a pod that has not been seen before as an attempt, and its disruption once."""
-    if pod is None:
+    """Count a pod that has not been seen before as an attempt, with nothing against it yet."""
+    if pod is None or pod.uid == situation.pod_uid:
         return situation
-    new = pod.uid != situation.pod_uid
-    disrupted = pod.disruption is not None and (new or situation.running.reason not in _AWAY)
     return replace(
         situation,
         pod_uid=pod.uid,
-        attempt=(situation.attempt or 0) + new,
-        disruptions=(situation.disruptions or 0) + 1 if disrupted else situation.disruptions,
+        attempt=(situation.attempt or 0) + 1,
+        running=Aspect("False", "NotStarted"),
     )
 
 
@@ -160,6 +155,11 @@ def _retrying(situation: Situation, message: str, reason: str = "Retrying") -> S
 
 def _deadline(view: View, pod: PodFacts) -> datetime | None:
     return pod.started + timedelta(seconds=view.record.spec.active_deadline_seconds) if pod.started else None
+
+
+def _is_too_long(view: View, pod: PodFacts) -> bool:
+    deadline = _deadline(view, pod)
+    return deadline is not None and view.now >= deadline
 
 
 def _with_another_look(view: View, job: JobFacts, decision: Decision) -> Decision:

@@ -14,10 +14,10 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
-from cryomamba_crds.resource import GROUP, PLURAL, VERSION
+from cryomamba_crds.resource import GROUP, KIND, PLURAL, VERSION
 from cryomamba_operator.names import GPU_RESOURCE, SELECTOR, Key
 from cryomamba_operator.observe import EventFacts, Raw, event_facts
-from cryomamba_operator.ports import AlreadyExistsError, GoneError, Page, RefusedError
+from cryomamba_operator.ports import ConflictError, GoneError, Page, RefusedError
 from cryomamba_operator.queue import UnavailableError
 from cryomamba_operator.settings import Settings
 
@@ -85,8 +85,9 @@ class KubernetesCluster:
     async def list_records(self) -> AsyncIterator[Page]:
         """See `ports.Cluster`."""
         async for page in self._list(_RECORDS, PLURAL, {}):
-            # A list's items do not say what they are.
-            yield Page([{"apiVersion": f"{GROUP}/{VERSION}", **item} for item in page.items], page.resource_version)
+            # The items of a list need not say what they are.
+            own = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND}
+            yield Page([{**own, **item} for item in page.items], page.resource_version)
 
     async def list_jobs(self) -> AsyncIterator[Page]:
         """See `ports.Cluster`."""
@@ -140,6 +141,14 @@ class KubernetesCluster:
             total += sum(int(node.get("status", {}).get("allocatable", {}).get(GPU_RESOURCE, 0)) for node in page.items)
         return total
 
+    async def taints(self) -> list[str]:
+        """See `ports.Cluster`."""
+        found: set[str] = set()
+        async for page in self._list_everywhere(f"{_CORE}/nodes", {}):
+            taints = (taint for node in page.items for taint in node.get("spec", {}).get("taints", []))
+            found |= {taint["key"] for taint in taints if taint["effect"] != "PreferNoSchedule"}
+        return sorted(found)
+
     async def priorities(self) -> dict[str | None, int]:
         """See `ports.Cluster`."""
         values: dict[str | None, int] = {}
@@ -176,7 +185,7 @@ class KubernetesCluster:
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
             await self._request("DELETE", path, options)
-        except AlreadyExistsError as error:  # 409 is the answer to a precondition, too
+        except ConflictError as error:  # 409 is the answer to a precondition, too
             raise GoneError(str(error)) from error
 
     async def _request(
@@ -216,7 +225,7 @@ def _refusal(status: int, payload: bytes) -> Exception:
     if status == HTTPStatus.NOT_FOUND:
         return GoneError(message)
     if status == HTTPStatus.CONFLICT:
-        return AlreadyExistsError(message)
+        return ConflictError(message)
     # While an API server starts, it does not know yet what the operator may do; what it says of a request that it
     # understood (a quota, a webhook) names the object instead of the user.
     of_the_operator = status == HTTPStatus.FORBIDDEN and 'User "' in message and " cannot " in message

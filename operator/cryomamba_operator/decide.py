@@ -11,7 +11,7 @@ from cryomamba_operator.diagnose.bounds import job_deleted, left_over, name_take
 from cryomamba_operator.observe import JobFacts, is_left_over, is_ours
 from cryomamba_operator.status import Aspect, is_finished, situation_of
 
-_BLOCKED = timedelta(seconds=15)
+_BLOCKED = timedelta(seconds=5)
 """How soon a Job that is not ours is looked at again: the watch shows only our own."""
 
 

@@ -32,6 +32,8 @@ class View:
     pods: Sequence[PodFacts]
     events: Sequence[EventFacts]
     """Warnings about the object that `observe.unexplained` names."""
+    taints: Sequence[str]
+    """The keys of the nodes' taints, where the scheduler says that taints are in the way."""
     now: datetime
     granted: bool
     """Whether it is the record's turn to have a Job."""

@@ -12,7 +12,7 @@ Raw = dict[str, Any]
 """An object as JSON."""
 
 _STARTING = {None, "ContainerCreating", "PodInitializing"}
-_UNEXPLAINED = timedelta(seconds=10)
+_UNEXPLAINED = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,9 @@ def _ended(status: Raw) -> Ended | None:
 
 def _started_before_end(status: Raw) -> datetime | None:
     terminated = _runner(status).get("state", {}).get("terminated") or {}
-    return _optional_time(terminated.get("startedAt"))
+    started = _optional_time(terminated.get("startedAt"))
+    # A container that could not be started is said to have started in 1970.
+    return started if started is not None and started.timestamp() > 0 else None
 
 
 def _time(text: str) -> datetime:

@@ -8,8 +8,8 @@ from cryomamba_operator.names import Key
 from cryomamba_operator.observe import EventFacts, Raw
 
 
-class AlreadyExistsError(Exception):
-    """An object of this name is there."""
+class ConflictError(Exception):
+    """An object of this name is there already, or it is no longer as it was when it was looked at."""
 
 
 class GoneError(Exception):
@@ -60,7 +60,7 @@ class Cluster(Protocol):
         """Return the Events of type Warning about an object."""
 
     async def create_job(self, manifest: Mapping[str, Any]) -> Raw:
-        """Create a Job and return it as the API server made it; raises `AlreadyExistsError`."""
+        """Create a Job and return it as the API server made it; raises `ConflictError`."""
 
     async def delete_job(self, key: Key, uid: str) -> None:
         """Delete this very Job, its pods after it; raises `GoneError`."""
@@ -69,13 +69,19 @@ class Cluster(Protocol):
         """Delete this very SegmentationJob; raises `GoneError`."""
 
     async def patch_status(self, key: Key, patch: Mapping[str, Any]) -> Raw:
-        """Merge a patch into the status of a SegmentationJob and return it all; raises `GoneError`."""
+        """Merge a patch into the status of a SegmentationJob and return it all.
+
+        Raises `GoneError`, and `ConflictError` where the patch names another resource version than the newest.
+        """
 
     async def create_event(self, manifest: Mapping[str, Any]) -> None:
         """Write an Event."""
 
     async def count_gpus(self) -> int:
         """Return how many GPUs the cluster's nodes offer."""
+
+    async def taints(self) -> list[str]:
+        """Return the keys of the taints that keep pods from nodes."""
 
     async def priorities(self) -> dict[str | None, int]:
         """Return the value of every priority class by its name; under None that of jobs that name none."""

@@ -13,14 +13,15 @@ from cryomamba_operator.announce import announcements, event_manifest
 from cryomamba_operator.decide import decide, refuse
 from cryomamba_operator.decision import Bounds, Decision, View
 from cryomamba_operator.diagnose.bounds import invalid_job
+from cryomamba_operator.diagnose.placement import asks_for_taints
 from cryomamba_operator.diagnose.refused import refusal
-from cryomamba_operator.intake import Intake
+from cryomamba_operator.intake import DELETED, Intake
 from cryomamba_operator.manifests import job_manifest
 from cryomamba_operator.metrics import Metrics
 from cryomamba_operator.mirror import Mirror
 from cryomamba_operator.names import Key
 from cryomamba_operator.observe import EventFacts, JobFacts, current_pod, is_ours, job_facts, unexplained
-from cryomamba_operator.ports import AlreadyExistsError, Cluster, GoneError, RefusedError
+from cryomamba_operator.ports import Cluster, ConflictError, GoneError, RefusedError
 from cryomamba_operator.queue import WorkQueue
 from cryomamba_operator.recorder import Recorder
 from cryomamba_operator.settings import Settings
@@ -65,25 +66,32 @@ class Reconciler:
             decision = decide(view)
             if decision.create_with_attempts is not None:
                 decision = await self._create(view, decision, decision.create_with_attempts)
-            await self._write(view, decision)
-            await self._delete(view, decision)
-            self._arrange(view, decision)
+            if await self._write(view, decision):
+                await self._delete(view, decision)
+                self._arrange(view, decision)
 
     async def _view(self, key: Key, record: SegmentationJob, now: datetime) -> View:
         job = self.mirror.job(key)
         expected = record.status is not None and record.status.job_name is not None
-        if job is None and expected and not is_finished(record):
-            job = await self._read_job(record)  # that a Job is gone is not concluded from a watch's silence
+        in_the_way = job is not None and not is_ours(job, record.metadata.uid or "")
+        if in_the_way or (job is None and expected and not is_finished(record)):
+            # That a Job is gone, or another one in its place, is not concluded from what a watch has or has not told.
+            job = await self._read_job(record)
         pods = self.mirror.pods(key)
         events: list[EventFacts] = []
+        taints: list[str] = []
         if job is not None and is_ours(job, record.metadata.uid or "") and not is_finished(record):
-            uid = unexplained(job, current_pod(job, pods), now)
+            pod = current_pod(job, pods)
+            uid = unexplained(job, pod, now)
             events = await self.cluster.warnings_about(key.namespace, uid) if uid else []
+            if pod is not None and asks_for_taints(pod.unschedulable or ""):
+                taints = await self.cluster.taints()
         return View(
             record=record,
             job=job,
             pods=pods,
             events=events,
+            taints=taints,
             now=now,
             granted=self.admission.has_place(key),
             blocked_until=self.admission.blocked_until(key, now),
@@ -95,7 +103,7 @@ class Reconciler:
         manifest = job_manifest(view.record, self.settings, dict(self.pod_template), attempts=attempts)
         try:
             self.intake.wrote_job(await self.cluster.create_job(manifest))
-        except AlreadyExistsError:
+        except ConflictError:
             job = await self._read_job(view.record)
             if job is None:
                 return Decision(come_back=view.now + _VANISHED)
@@ -108,23 +116,21 @@ class Reconciler:
             raise
         return decision
 
-    async def _write(self, view: View, decision: Decision) -> None:
-        if decision.situation is None:
-            return
-        patch = status_patch(view.record, decision.situation, view.now)
-        if not patch:
-            return
+    async def _write(self, view: View, decision: Decision) -> bool:
+        """Write the status; return False where the record is no longer what was decided about."""
+        patch = status_patch(view.record, decision.situation, view.now) if decision.situation else None
+        if not patch or decision.situation is None:
+            return True
         try:
             written = await self.cluster.patch_status(view.key, patch)
-        except GoneError:
-            self._forget(view.record)
-            return
-        except RefusedError:
-            await self._refresh(view)  # what is known here may be older than what the rules of the CRD compare with
-            raise
+        except (ConflictError, GoneError):
+            await self._refresh(view)
+            self.queue.add(view.key)
+            return False
         self.metrics.status_writes.inc()
         self.intake.wrote_record(written)
         self._announce(view, decision.situation)
+        return True
 
     async def _delete(self, view: View, decision: Decision) -> None:
         try:
@@ -146,8 +152,13 @@ class Reconciler:
         self.intake.grant(view.now)
 
     async def _read_job(self, record: SegmentationJob) -> JobFacts | None:
-        raw = await self.cluster.read_job(Key(record.metadata.namespace or "", record.metadata.name))
+        key = Key(record.metadata.namespace or "", record.metadata.name)
+        raw = await self.cluster.read_job(key)
         if raw is None:
+            if (known := self.mirror.job(key)) is not None:
+                self.intake.saw_job(
+                    DELETED, {"metadata": {"namespace": key.namespace, "name": key.name, "uid": known.uid}}
+                )
             return None
         job = job_facts(raw)
         if is_ours(job, record.metadata.uid or ""):
@@ -156,16 +167,12 @@ class Reconciler:
 
     async def _refresh(self, view: View) -> None:
         raw = await self.cluster.read_record(view.key)
-        if raw is None:
-            self._forget(view.record)
-        else:
+        known = view.record.metadata
+        if raw is None or raw["metadata"]["uid"] != known.uid:
+            gone = {"namespace": known.namespace, "name": known.name, "uid": known.uid}
+            self.intake.lost_record({"metadata": gone})
+        if raw is not None:
             self.intake.wrote_record(raw)
-
-    def _forget(self, record: SegmentationJob) -> None:
-        metadata = record.metadata
-        self.intake.lost_record(
-            {"metadata": {"namespace": metadata.namespace, "name": metadata.name, "uid": metadata.uid}}
-        )
 
     def _announce(self, view: View, situation: Situation) -> None:
         for aspect in announcements(situation_of(view.record), situation):

@@ -98,6 +98,9 @@ def status_patch(record: SegmentationJob, situation: Situation, now: datetime) -
     first waits for an image and is then retried has been `Running=False` throughout, and what a person and the
     operator's graces ask is since when it is so *for this reason*. A message alone (the scheduler's counts of nodes)
     changes nothing.
+
+    The patch names the resource version that it was decided from: the status of a custom resource is written by name,
+    whatever uid a patch gives, and so the last word about a deleted record would end its successor.
     """
     before = situation_of(record)
     status: Patch = {
@@ -116,7 +119,7 @@ def status_patch(record: SegmentationJob, situation: Situation, now: datetime) -
     }
     if "observedGeneration" in status or _changed(before, situation):
         status["conditions"] = [_condition(record, name, aspect, now) for name, aspect in situation.conditions.items()]
-    return {"status": status} if status else {}
+    return {"metadata": {"resourceVersion": record.metadata.resource_version}, "status": status} if status else {}
 
 
 def _changed(before: Situation, after: Situation) -> bool:

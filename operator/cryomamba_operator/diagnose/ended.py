@@ -8,7 +8,7 @@ from cryomamba_crds.failures import ExitCode, Failure, FailureCode
 from cryomamba_operator.diagnose.finding import Finding, Patience, finding, shortened
 from cryomamba_operator.observe import Ended, JobFacts, PodFacts
 
-LOST_AFTER = timedelta(seconds=60)
+LOST_AFTER = timedelta(seconds=30)
 """So long after a pod's own grace period nobody but a dead kubelet keeps it from ending."""
 _KILLED, _TERMINATED, _NOT_STARTED = 137, 143, {126, 127, 128}
 _LOG = 400

@@ -1,37 +1,41 @@
 """Why the scheduler has not placed a pod. Its words: kubernetes/pkg/scheduler/framework/types.go, FitError.Error."""
 
 import re
+from collections.abc import Collection
 
 from cryomamba_crds.failures import FailureCode
 from cryomamba_operator.diagnose.finding import Finding, Patience, finding
 from cryomamba_operator.names import GPU_RESOURCE
 
 _INSUFFICIENT = re.compile(r"Insufficient ([A-Za-z0-9./-]*[A-Za-z0-9])")
-_TAINT = re.compile(r"untolerated taint(?:\(s\))? \{([^}:]*)")
-_PASSING_TAINT = "node.kubernetes.io/"
-"""Kubernetes itself sets these while a node is not ready, under pressure or cordoned."""
+_PASSING = "node.kubernetes.io/"
+"""Kubernetes itself sets these taints while a node is not ready, under pressure or closed for maintenance."""
+_NEVER_OURS = ("node-role.kubernetes.io/", GPU_RESOURCE)
+"""Taints of control planes, whose nodes are not for jobs, and that of GPU nodes, which every job tolerates."""
 
 
-def unplaced(words: str) -> Finding:
-    """Return why no node takes a pod, from the message of its condition PodScheduled."""
+def asks_for_taints(words: str) -> bool:
+    """Return whether taints are in the way: the scheduler says so without naming them."""
+    return "untolerated taint" in words
+
+
+def unplaced(words: str, taints: Collection[str]) -> Finding:
+    """Return why no node takes a pod.
+
+    Args:
+        words: The message of the pod's condition PodScheduled.
+        taints: The keys of the nodes' taints, where `asks_for_taints`.
+    """
     blockers, _, preemption = words.partition("preemption:")
-    if lacking := sorted(set(_INSUFFICIENT.findall(blockers))):
-        # Where every node that lacks something would lack it even if it were empty, the scheduler does not look for
-        # victims at all ("Preemption is not helpful"); where it looked for some, a node is big enough and busy.
-        if "not helpful" in preemption and "No preemption victims" not in preemption:
-            return _too_big(lacking, words)
+    lacking = sorted(set(_INSUFFICIENT.findall(blockers)))
+    # Where every node that lacks something would lack it even if it were empty, the scheduler does not look for
+    # victims at all ("Preemption is not helpful"); where it looked for some, a node is big enough and busy.
+    if lacking and ("not helpful" not in preemption or "No preemption victims" in preemption):
         return _busy(lacking)
-    taints = _TAINT.findall(blockers)
-    own_taints = sorted({taint for taint in taints if not taint.startswith(_PASSING_TAINT)})
-    if own_taints:
-        return finding(
-            "UntoleratedTaint",
-            FailureCode.SERVICE_UNAVAILABLE,
-            f"The nodes are reserved by a taint that the job does not tolerate: {', '.join(own_taints)}.",
-            "Whoever runs the cluster can add a toleration to the operator's pod template.",
-            Patience.PLACEMENT,
-        )
-    if taints or "were unschedulable" in blockers or "no nodes available" in blockers:
+    tainted = asks_for_taints(blockers)
+    # Where there is no taint any more, a node has just come back.
+    passing = tainted and (not taints or any(taint.startswith(_PASSING) for taint in taints))
+    if passing or "were unschedulable" in blockers or "no nodes available" in blockers:
         return finding(
             "NodesUnavailable",
             FailureCode.SERVICE_UNAVAILABLE,
@@ -39,6 +43,17 @@ def unplaced(words: str) -> Finding:
             "The job starts by itself as soon as one is back.",
             Patience.ENDLESS,
         )
+    reserved = [taint for taint in taints if not taint.startswith(_NEVER_OURS)]
+    if tainted and (names := sorted(reserved if lacking else reserved or taints)):
+        return finding(
+            "UntoleratedTaint",
+            FailureCode.SERVICE_UNAVAILABLE,
+            f"The nodes are reserved by a taint that the job does not tolerate: {', '.join(names)}.",
+            "Whoever runs the cluster can add a toleration to the operator's pod template.",
+            Patience.PLACEMENT,
+        )
+    if lacking:
+        return _too_big(lacking, words)
     if "node affinity" in blockers or "node selector" in blockers:
         return finding(
             "NoNodeMatches",

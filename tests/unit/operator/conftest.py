@@ -13,7 +13,7 @@ from cryomamba_crds.resource import SegmentationJob
 from cryomamba_operator.app import Operator
 from cryomamba_operator.names import Key
 from cryomamba_operator.observe import EventFacts
-from cryomamba_operator.ports import AlreadyExistsError, GoneError, Page, RefusedError
+from cryomamba_operator.ports import ConflictError, GoneError, Page
 from cryomamba_operator.settings import Settings
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ class FakeCluster:
         self.events: list[Raw] = []
         self.calls: list[str] = []
         self.gpus = 2
+        self.node_taints: list[str] = []
         self.priority_classes: dict[str | None, int] = {}
         self.failures: dict[str, list[Exception]] = {}
         self.intake: Intake | None = None
@@ -177,11 +178,15 @@ class FakeCluster:
         self._template = record_template
         self._now = now
         self._version = 1000
+        self._uids: set[str] = set()
 
     # What a test does to the cluster.
 
     def submit(self, name: str, *, owner: str = "", minute: int = 0, **spec: Any) -> Key:
         raw = self._template(name, labels={"cryomamba.io/owner": owner} if owner else {}, **spec)
+        while raw["metadata"]["uid"] in self._uids:
+            raw["metadata"]["uid"] += "-again"
+        self._uids.add(raw["metadata"]["uid"])
         raw["metadata"]["creationTimestamp"] = f"2026-03-01T11:{minute:02d}:00Z"
         key = Key(NAMESPACE, name)
         self.records[key] = self._stamped(raw)
@@ -249,7 +254,7 @@ class FakeCluster:
         self._called(f"create_job {manifest['metadata']['name']}")
         key = Key(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
         if key in self.jobs:
-            raise AlreadyExistsError(str(key))
+            raise ConflictError(str(key))
         raw = copy.deepcopy(dict(manifest))
         raw["metadata"] |= {"uid": f"job-{self._version}", "creationTimestamp": self._now().isoformat()}
         raw["status"] = {}
@@ -274,8 +279,8 @@ class FakeCluster:
         if key not in self.records:
             raise GoneError(str(key))
         raw = copy.deepcopy(self.records[key])
-        if over(raw) and "failure" in patch["status"]:
-            raise RefusedError(422, "a finished job stays as it ended")
+        if patch["metadata"]["resourceVersion"] != raw["metadata"]["resourceVersion"]:
+            raise ConflictError("the object has been modified")
         raw["status"] |= patch["status"]
         self.records[key] = self._stamped(raw)
         self._tell("record", "MODIFIED", raw)
@@ -287,6 +292,9 @@ class FakeCluster:
 
     async def count_gpus(self) -> int:
         return self.gpus
+
+    async def taints(self) -> list[str]:
+        return self.node_taints
 
     async def priorities(self) -> dict[str | None, int]:
         return self.priority_classes
@@ -304,12 +312,6 @@ class FakeCluster:
     def _tell(self, kind: str, event: str, raw: Raw) -> None:
         if self.intake is not None and not self.deaf:
             getattr(self.intake, f"saw_{kind}")(event, copy.deepcopy(raw))
-
-
-def over(raw: Raw) -> bool:
-    return any(
-        item["type"] == "Succeeded" and item["status"] != "Unknown" for item in raw["status"].get("conditions", [])
-    )
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):

@@ -76,6 +76,11 @@ def test_disruptions_are_counted_once_each_and_bounded(play: Play, raw_pod: Make
         for number in (1, 2, 3):
             world.cluster.put_pod(raw_pod(number=number, node="gpu-1", phase="Running", state=RUNNING))
             await world.after()
+            # An eviction first says so and then deletes.
+            world.cluster.put_pod(
+                raw_pod(number=number, node="gpu-1", phase="Running", state=RUNNING, conditions=[DISRUPTED])
+            )
+            await world.after()
             pod = raw_pod(number=number, node="gpu-1", phase="Running", state=RUNNING, conditions=[DISRUPTED])
             pod["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:30Z"
             world.cluster.put_pod(pod)
@@ -86,6 +91,11 @@ def test_disruptions_are_counted_once_each_and_bounded(play: Play, raw_pod: Make
             if number < 3:
                 assert world.status(key)["disruptions"] == number
                 assert world.condition(key, "Running") == ("False", "Disrupted")
+                ended = {"terminated": {"exitCode": 75, "reason": "Error"}}
+                over = raw_pod(number=number, node="gpu-1", phase="Failed", state=ended, conditions=[DISRUPTED])
+                world.cluster.put_pod(over)
+                await world.after()
+                assert world.status(key)["disruptions"] == number
                 world.cluster.drop_pod(pod["metadata"]["uid"])
                 await world.after()
 
@@ -146,7 +156,7 @@ def test_a_job_without_a_pod_is_explained_from_the_events(play: Play) -> None:
         uid = world.cluster.jobs[key]["metadata"]["uid"]
         words = 'Error creating: pods "tomo-1-" is forbidden: no PriorityClass with name urgent was found'
         world.cluster.warnings[uid] = [EventFacts("FailedCreate", words, None)]
-        await world.after(15)
+        await world.after(5)
         assert world.condition(key, "Scheduled") == ("False", "NoPriorityClass")
         await world.after(301)
 
@@ -250,5 +260,24 @@ def test_a_suspended_job_says_that_its_queue_holds_it(play: Play) -> None:
 
         assert world.condition(key, "Scheduled") == ("False", "Suspended")
         assert world.cluster.count("warnings_about") == 0
+
+    play(story)
+
+
+def test_a_node_that_is_closed_for_maintenance_is_no_failure(play: Play, raw_pod: Make) -> None:
+    async def story(world: Any) -> None:
+        words = "0/1 nodes are available: 1 node(s) had untolerated taint(s). preemption: 1 Preemption is not helpful"
+        unplaced = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+        world.cluster.node_taints = ["node.kubernetes.io/unschedulable"]
+        await world.start()
+        key = world.cluster.submit("tomo-1")
+        await world.after()
+        world.cluster.put_pod(raw_pod(conditions=[unplaced]))
+        await world.after(7200)
+        assert world.condition(key, "Scheduled") == ("False", "NodesUnavailable")
+        world.cluster.node_taints = ["dedicated"]
+        await world.after(301 + 1801)
+
+        assert world.condition(key, "Succeeded") == ("False", "UntoleratedTaint")
 
     play(story)

@@ -124,6 +124,12 @@ def test_an_init_container_that_failed_is_the_end_of_the_pod(raw_pod: Make) -> N
     assert (ended.exit_code, ended.message) == (4, "no licence")
 
 
+def test_a_container_that_could_not_start_has_not_started(raw_pod: Make) -> None:
+    never = {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}
+
+    assert pod_facts(raw_pod(phase="Failed", state={"terminated": never})).started is None
+
+
 def test_events_are_read_in_both_their_forms() -> None:
     old = event_facts(
         {"metadata": {}, "reason": "FailedCreate", "message": "m", "lastTimestamp": "2026-03-01T12:00:00Z"}
@@ -138,7 +144,7 @@ def test_events_are_read_in_both_their_forms() -> None:
 
 
 def test_events_are_asked_for_only_where_nothing_else_explains(raw_job: Make, raw_pod: Make) -> None:
-    job, soon, later = job_facts(raw_job()), CREATED + timedelta(seconds=9), CREATED + timedelta(seconds=10)
+    job, soon, later = job_facts(raw_job()), CREATED + timedelta(seconds=2), CREATED + timedelta(seconds=3)
     placed = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-03-01T11:50:01Z"}
     creating = {"waiting": {"reason": "ContainerCreating"}}
     silent = pod_facts(raw_pod(node="gpu-1", conditions=[placed], state=creating))
@@ -149,7 +155,7 @@ def test_events_are_asked_for_only_where_nothing_else_explains(raw_job: Make, ra
     assert unexplained(job, pulling, later) is None
     assert unexplained(job, pod_facts(raw_pod()), later) is None
     assert unexplained(job_facts(raw_job(suspend=True)), None, later) is None
-    assert look_again(job, None) == timedelta(seconds=10)
+    assert look_again(job, None) == timedelta(seconds=3)
     assert look_again(job, pulling) is None
 
 

@@ -197,3 +197,41 @@ def test_events_that_the_api_server_refuses_stop_nothing(play: Play) -> None:
         assert [event["involvedObject"]["name"] for event in world.cluster.events] == ["tomo-2"]
 
     play(story)
+
+
+def test_the_last_word_about_a_deleted_record_does_not_end_its_successor(play: Play, raw_pod: Make) -> None:
+    async def story(world: Any) -> None:
+        await world.start()
+        key = world.cluster.submit("tomo-1", activeDeadlineSeconds=60)
+        await world.after()
+        world.cluster.put_pod(raw_pod(phase="Running", node="gpu-1", state=RUNNING))
+        await world.after()
+        world.cluster.deaf = True
+        del world.cluster.records[key], world.cluster.jobs[key]
+        world.cluster.submit("tomo-1")
+        await world.after(61)
+
+        assert world.condition(key, "Finished") == ("False", "InProgress")
+        assert "attempt" not in world.status(key)
+        assert (
+            world.cluster.jobs[key]["metadata"]["ownerReferences"][0]["uid"]
+            == world.cluster.records[key]["metadata"]["uid"]
+        )
+
+    play(story)
+
+
+def test_a_write_that_comes_between_is_taken_into_account(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.start()
+        key = world.cluster.submit("tomo-1")
+        await world.after()
+        world.cluster.deaf = True
+        world.cluster.change(key, desiredState="Cancelled")
+        world.cluster.deaf = False
+        world.cluster.end_job(key, "Failed", "BackoffLimitExceeded")
+        await world.after()
+
+        assert world.condition(key, "Succeeded") == ("False", "Cancelled")
+
+    play(story)

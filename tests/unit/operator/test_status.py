@@ -41,7 +41,7 @@ def test_only_the_operators_own_keys_that_changed_are_written(record: Make, now:
 
     patch = status_patch(once, replace(RUNNING, pod_uid="uid-2", attempt=2), now)
 
-    assert patch == {"status": {"podUid": "uid-2", "attempt": 2}}
+    assert patch == {"metadata": {"resourceVersion": "100"}, "status": {"podUid": "uid-2", "attempt": 2}}
 
 
 def test_times_are_utc_to_the_second(record: Make, now: datetime) -> None:

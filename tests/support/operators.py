@@ -1,0 +1,156 @@
+"""The operator as it runs in a cluster: a process of its own, with the rights of its own service account."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.kubernetes import Kubectl
+from support.segmentation_jobs import segmentation_job
+from support.waiting import until
+
+MANIFESTS = Path(__file__).parents[2] / "operator" / "manifests"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("CRYOMAMBA_")}
+
+
+def grant(kubectl: Kubectl, name: str) -> None:
+    """Apply `operator/manifests/NAME.yaml` to the namespace; bindings of the whole cluster get a name of their own."""
+    for manifest in yaml.safe_load_all((MANIFESTS / f"{name}.yaml").read_text()):
+        if "namespace" in manifest["metadata"]:
+            manifest["metadata"]["namespace"] = kubectl.namespace
+        if manifest["kind"] == "ClusterRoleBinding":
+            manifest["metadata"]["name"] += f"-{kubectl.namespace}"
+        for subject in manifest.get("subjects", []):
+            subject["namespace"] = kubectl.namespace
+        kubectl.apply(manifest)
+
+
+def as_service_account(kubectl: Kubectl, name: str, path: Path, *words: str) -> Kubectl:
+    """Return `kubectl` with a token of a service account; more words bind it to a pod."""
+    config: dict[str, Any] = yaml.safe_load(kubectl.kubeconfig.read_text())
+    token = kubectl("create", "token", name, "--duration=1h", *words).strip()
+    (context,) = config["contexts"]
+    (user,) = (user for user in config["users"] if user["name"] == context["context"]["user"])
+    user["user"] = {"token": token}
+    path.write_text(json.dumps(config))
+    return Kubectl(kubectl.binary, path, kubectl.namespace)
+
+
+@dataclass
+class OperatorProcess:
+    """One installation of the operator, which may be started and killed any number of times."""
+
+    kubectl: Kubectl
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """What it has logged."""
+        return self.folder / "operator.log"
+
+    def start(self, **settings: object) -> None:
+        """Start it and wait until it watches."""
+        own = as_service_account(self.kubectl, "cryomamba-operator", self.folder / "operator.kubeconfig")
+        self.settings |= {name: str(value) for name, value in settings.items()}
+        values = {
+            "IMAGE": "localhost/stub:1",
+            "KUBECONFIG": str(own.kubeconfig),
+            "NAMESPACES": str(self.kubectl.namespace),
+            "HEALTH_PORT": "0",
+            "METRICS_PORT": "0",
+            **{name.upper(): value for name, value in self.settings.items()},
+        }
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cryomamba_operator"],
+                env=ENVIRONMENT | {f"CRYOMAMBA_OPERATOR_{name}": value for name, value in values.items()},
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit status."""
+        assert self.process
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@contextmanager
+def installed(kubectl: Kubectl, folder: Path) -> Iterator[OperatorProcess]:
+    """An installation in the namespace, ended with the with statement."""
+    grant(kubectl, "operator")
+    grant(kubectl, "runner")
+    operator = OperatorProcess(kubectl, folder)
+    try:
+        yield operator
+    finally:
+        if operator.process and operator.process.poll() is None:
+            operator.kill()
+        kubectl("delete", "clusterrolebinding", f"cryomamba-operator-{kubectl.namespace}", "--ignore-not-found")
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """SegmentationJobs of a namespace, as a user handles them."""
+
+    kubectl: Kubectl
+
+    def submit(self, name: str, labels: dict[str, str] | None = None, **spec: object) -> None:
+        """Create one with little in it."""
+        self.kubectl.apply(manifest(name, labels, **spec))
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Return its status."""
+        status: dict[str, Any] = self.kubectl.get("segjob", name).get("status", {})
+        return status
+
+    def condition(self, name: str, kind: str) -> tuple[str, str]:
+        """Return status and reason of a condition."""
+        conditions = self.status(name).get("conditions", [])
+        return next(((item["status"], item["reason"]) for item in conditions if item["type"] == kind), ("", ""))
+
+    def wait(self, name: str, kind: str, status: str, reason: str, seconds: float = 60) -> None:
+        """Wait until a condition is so."""
+        seen: list[tuple[str, str]] = []
+
+        def reached() -> bool:
+            seen[:] = [self.condition(name, kind)]
+            return seen == [(status, reason)]
+
+        try:
+            until(reached, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {kind} is {seen}, not {(status, reason)}: {self.status(name)}") from error
+
+    def pod(self, name: str) -> dict[str, Any] | None:
+        """Return its newest pod, if there is one."""
+        pods = self.kubectl.get("pods", "--selector", f"cryomamba.io/job={name}")["items"]
+        return max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        """Return type and reason of the Events about it, in order."""
+        selector = f"involvedObject.kind=SegmentationJob,involvedObject.name={name}"
+        events = self.kubectl.get("events", "--field-selector", selector)["items"]
+        return [(event["type"], event["reason"]) for event in events]
+
+
+def manifest(name: str, labels: dict[str, str] | None = None, **spec: object) -> dict[str, Any]:
+    """Return a SegmentationJob that asks for little."""
+    job = segmentation_job(name, **{"resources": {"memory": "64Mi", "cpu": "10m"}, **spec})
+    job["metadata"]["labels"] = labels or {}
+    return job
