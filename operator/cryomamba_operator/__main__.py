@@ -23,7 +23,8 @@ async def _run(settings: Settings) -> None:
 def main() -> int:
     """Return 0 after SIGTERM, 1 where the CRD is missing, 2 where the settings are wrong."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for talkative in ("kopf", "aiohttp.access"):  # each event and each probe would be a line
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         settings = Settings()
         read_pod_template(settings.pod_template)

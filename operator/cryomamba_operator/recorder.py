@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from cryomamba_operator.ports import Cluster, RefusedError
+from cryomamba_operator.ports import Cluster, ConflictError, GoneError, RefusedError
 from cryomamba_operator.queue import UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Recorder:
                 await self._cluster.create_event(event)
             except UnavailableError:
                 await asyncio.sleep(_PAUSE)
-            except RefusedError as error:
+            except (RefusedError, ConflictError, GoneError) as error:  # gone: its namespace is being deleted
                 logger.warning("%s: the Event is refused: %s", event["metadata"]["name"], error)
                 return
             else:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cryomamba_operator.ports import RefusedError
+from cryomamba_operator.ports import GoneError
 from cryomamba_operator.queue import UnavailableError
 
 Play = Callable[[Callable[[Any], Awaitable[None]]], None]
@@ -186,7 +186,7 @@ def test_the_operator_goes_on_soon_after_an_outage(play: Play) -> None:
 def test_events_that_the_api_server_refuses_stop_nothing(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.start()
-        world.cluster.fail("create_event", RefusedError(403, "namespace is terminating"), UnavailableError("gone"))
+        world.cluster.fail("create_event", GoneError("no such namespace"), UnavailableError("gone"))
         first = world.cluster.submit("tomo-1")
         second = world.cluster.submit("tomo-2")
         await world.after()
