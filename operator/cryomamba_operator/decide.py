@@ -7,10 +7,12 @@ from cryomamba_crds.resource import DesiredState
 from cryomamba_operator.attempt import unstarted, with_attempt, with_job
 from cryomamba_operator.decision import Decision, View, failed, still_runs, wait_or_fail
 from cryomamba_operator.diagnose import Finding
-from cryomamba_operator.diagnose.bounds import job_deleted, left_over, name_taken
+from cryomamba_operator.diagnose.bounds import NAME_IN_USE, job_deleted, left_over, name_taken
 from cryomamba_operator.observe import JobFacts, is_left_over, is_ours
 from cryomamba_operator.status import Aspect, is_finished, situation_of
 
+_BEFORE_A_TRY = frozenset({"New", "Pending", "Queued"}) | NAME_IN_USE
+"""Reasons of the condition Scheduled that do not come from a Job that was refused."""
 _BLOCKED = timedelta(seconds=5)
 """How soon a Job that is not ours is looked at again: the watch shows only our own."""
 
@@ -99,6 +101,8 @@ def _without_job(view: View) -> Decision:
     if view.blocked_until is not None:
         return Decision(situation, come_back=view.blocked_until)
     if not view.granted:
+        if situation.job_name is None and situation.scheduled.reason not in _BEFORE_A_TRY:
+            return Decision(situation)  # why it has no Job stands, and since when, until it is tried again
         return Decision(
             replace(
                 situation,

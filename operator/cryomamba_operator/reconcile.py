@@ -12,7 +12,7 @@ from cryomamba_operator.admission import Admission
 from cryomamba_operator.announce import announcements, event_manifest
 from cryomamba_operator.decide import decide, refuse
 from cryomamba_operator.decision import Bounds, Decision, View
-from cryomamba_operator.diagnose.bounds import invalid_job
+from cryomamba_operator.diagnose.bounds import NAME_IN_USE, invalid_job
 from cryomamba_operator.diagnose.placement import asks_for_taints
 from cryomamba_operator.diagnose.refused import refusal
 from cryomamba_operator.intake import DELETED, Intake
@@ -72,9 +72,10 @@ class Reconciler:
 
     async def _view(self, key: Key, record: SegmentationJob, now: datetime) -> View:
         job = self.mirror.job(key)
-        expected = record.status is not None and record.status.job_name is not None
-        in_the_way = job is not None and not is_ours(job, record.metadata.uid or "")
-        if in_the_way or (job is None and expected and not is_finished(record)):
+        before = situation_of(record)
+        foreign = job is not None and not is_ours(job, record.metadata.uid or "")
+        expected = before.job_name is not None or before.scheduled.reason in NAME_IN_USE
+        if foreign or (job is None and expected and not is_finished(record)):
             # That a Job is gone, or another one in its place, is not concluded from what a watch has or has not told.
             job = await self._read_job(record)
         pods = self.mirror.pods(key)

@@ -63,3 +63,11 @@ class Kubectl:
     def apply(self, manifest: Any) -> str:
         """Apply a manifest."""
         return self("apply", "--filename", "-", manifest=manifest)
+
+
+def restart_watchers(kubectl: Kubectl) -> None:
+    """Restart what watches the API server: after an outage its watches stay deaf for up to half a minute."""
+    of_the_node = ["kube-scheduler", "kubelet"] if kubectl.get("nodes")["items"] else []
+    for name in ["kube-controller-manager", *of_the_node]:
+        tool("stop-component", name)
+        tool("start-component", name)

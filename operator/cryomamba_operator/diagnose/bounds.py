@@ -4,6 +4,9 @@ from cryomamba_crds.failures import FailureCode
 from cryomamba_operator.diagnose.finding import Finding, Patience, finding
 from cryomamba_operator.names import Key
 
+NAME_IN_USE = frozenset({"JobNameTaken", "WaitingForCleanup"})
+"""Reasons for which a record has no Job although it may be its turn; the watch does not show the Job in its way."""
+
 
 def too_long(seconds: int, attempt: int) -> Finding:
     """An attempt has run for as long as it may."""

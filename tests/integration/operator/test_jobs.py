@@ -127,15 +127,17 @@ def test_a_strangers_job_of_the_same_name_is_left_alone(
     }
     control_plane_namespace.apply(stranger)
     before = control_plane_namespace.get("job", "tomo")
-    operator.start()
+    operator.start(max_active_jobs=1)
     jobs.submit("tomo")
-    jobs.submit("free")
-
     jobs.wait("tomo", "Scheduled", "False", "JobNameTaken")
-    jobs.wait("free", "Scheduled", "False", "Pending")
+    jobs.submit("next")
+    jobs.wait("next", "Scheduled", "False", "Pending")
 
+    assert jobs.condition("tomo", "Scheduled") == ("False", "JobNameTaken")
     assert control_plane_namespace.get("job", "tomo") == before
     control_plane_namespace("delete", "job", "tomo")
+    jobs.wait("tomo", "Scheduled", "False", "Queued")
+    control_plane_namespace("delete", "segjob", "next")
     jobs.wait("tomo", "Scheduled", "False", "Pending")
 
 

@@ -1,12 +1,13 @@
 """Many jobs at once, an operator that is killed, and an API server that goes away."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.conclusions import jobs_succeed_at_once
-from support.kubernetes import Kubectl, tool
+from support.kubernetes import Kubectl, restart_watchers, tool
 from support.operators import Jobs, OperatorProcess, manifest
 from support.waiting import until
 
@@ -44,6 +45,13 @@ def test_a_thousand_jobs_are_taken_in_order_though_the_operator_is_killed_on_the
         assert max(abs(names.index(name) - place) for place, name in enumerate(witness.created)) < PLACES
 
 
+@pytest.fixture
+def _others_recover(control_plane: Kubectl) -> Iterator[None]:
+    yield
+    restart_watchers(control_plane)
+
+
+@pytest.mark.usefixtures("_others_recover")
 def test_the_operator_goes_on_by_itself_when_the_api_server_is_back(operator: OperatorProcess, jobs: Jobs) -> None:
     operator.start(max_active_jobs=5)
     jobs.submit("before")

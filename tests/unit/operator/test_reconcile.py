@@ -71,6 +71,8 @@ def test_a_strangers_job_is_never_touched_and_a_condition_says_so(play: Play, ra
         assert world.condition(key, "Scheduled") == ("False", "JobNameTaken")
         assert world.status(other)["jobName"] == "tomo-2"
         assert world.cluster.jobs[key] == before[key]
+        await world.after(30)
+        assert world.condition(key, "Scheduled") == ("False", "JobNameTaken"), "also while it is not its turn"
         world.cluster.end_job(other, "Complete")
         await world.after(60)
         assert world.cluster.jobs[key] == before[key]
