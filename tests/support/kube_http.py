@@ -3,6 +3,7 @@
 import base64
 import json
 import ssl
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,11 @@ def client(kubectl: Kubectl) -> httpx.Client:
     (user,) = (item["user"] for item in config["users"] if item["name"] == context["context"]["user"])
     authority = base64.b64decode(cluster.get("certificate-authority-data", "")).decode()
     trust = ssl.create_default_context(cafile=cluster.get("certificate-authority"), cadata=authority or None)
+    if certificate := user.get("client-certificate-data"):
+        with tempfile.NamedTemporaryFile() as pair:  # Python reads certificates from files only
+            pair.write(base64.b64decode(certificate) + base64.b64decode(user["client-key-data"]))
+            pair.flush()
+            trust.load_cert_chain(pair.name)
     headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
     return httpx.Client(base_url=cluster["server"], verify=trust, headers=headers, trust_env=False, timeout=30)
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
+from support.kube_http import client, segmentation_jobs
 from support.kubernetes import Kubectl
 from support.segmentation_jobs import segmentation_job
 from support.waiting import until
@@ -58,7 +60,7 @@ class OperatorProcess:
         return self.folder / "operator.log"
 
     def start(self, **settings: object) -> None:
-        """Start it and wait until it watches."""
+        """Start it, now or once more; settings stay for the next time."""
         own = as_service_account(self.kubectl, "cryomamba-operator", self.folder / "operator.kubeconfig")
         self.settings |= {name: str(value) for name, value in settings.items()}
         values = {
@@ -109,6 +111,8 @@ class Jobs:
     """SegmentationJobs of a namespace, as a user handles them."""
 
     kubectl: Kubectl
+    http: httpx.Client
+    """Used for what is asked again and again: `kubectl` takes a tenth of a second each time."""
 
     def submit(self, name: str, labels: dict[str, str] | None = None, **spec: object) -> None:
         """Create one with little in it."""
@@ -116,7 +120,7 @@ class Jobs:
 
     def status(self, name: str) -> dict[str, Any]:
         """Return its status."""
-        status: dict[str, Any] = self.kubectl.get("segjob", name).get("status", {})
+        status: dict[str, Any] = self._read(f"{segmentation_jobs(self.kubectl)}/{name}").get("status", {})
         return status
 
     def condition(self, name: str, kind: str) -> tuple[str, str]:
@@ -139,14 +143,27 @@ class Jobs:
 
     def pod(self, name: str) -> dict[str, Any] | None:
         """Return its newest pod, if there is one."""
-        pods = self.kubectl.get("pods", "--selector", f"cryomamba.io/job={name}")["items"]
+        path = f"/api/v1/namespaces/{self.kubectl.namespace}/pods"
+        pods = self._read(path, labelSelector=f"cryomamba.io/job={name}")["items"]
         return max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
 
     def events(self, name: str) -> list[tuple[str, str]]:
         """Return type and reason of the Events about it, in order."""
         selector = f"involvedObject.kind=SegmentationJob,involvedObject.name={name}"
-        events = self.kubectl.get("events", "--field-selector", selector)["items"]
+        events = self._read(f"/api/v1/namespaces/{self.kubectl.namespace}/events", fieldSelector=selector)["items"]
         return [(event["type"], event["reason"]) for event in events]
+
+    def _read(self, path: str, **query: str) -> Any:
+        answer = self.http.get(path, params=query)
+        answer.raise_for_status()
+        return answer.json()
+
+
+@contextmanager
+def jobs_of(kubectl: Kubectl) -> Iterator[Jobs]:
+    """The SegmentationJobs of the namespace."""
+    with client(kubectl) as http:
+        yield Jobs(kubectl, http)
 
 
 def manifest(name: str, labels: dict[str, str] | None = None, **spec: object) -> dict[str, Any]:

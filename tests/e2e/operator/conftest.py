@@ -7,7 +7,7 @@ import pytest
 
 from devcluster.images import busybox_archive
 from support.kubernetes import Kubectl, tool
-from support.operators import Jobs, OperatorProcess, installed
+from support.operators import Jobs, OperatorProcess, installed, jobs_of
 
 STUB = Path(__file__).with_name("stub.sh")
 IMAGE = "localhost/cryomamba-test-stub:1"
@@ -34,5 +34,6 @@ def operator(namespace: Kubectl, images: None, tmp_path: Path) -> Iterator[Opera
 
 
 @pytest.fixture
-def jobs(namespace: Kubectl) -> Jobs:
-    return Jobs(namespace)
+def jobs(namespace: Kubectl) -> Iterator[Jobs]:
+    with jobs_of(namespace) as jobs:
+        yield jobs

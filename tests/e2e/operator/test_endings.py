@@ -8,8 +8,6 @@ from support.kubernetes import Kubectl
 from support.operators import Jobs, OperatorProcess
 from support.waiting import until
 
-pytestmark = pytest.mark.unsettled
-
 EMPTY = "localhost/cryomamba-test-nothing:1"
 
 

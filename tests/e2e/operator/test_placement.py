@@ -12,8 +12,6 @@ from support.kubernetes import Kubectl, tool
 from support.operators import Jobs, OperatorProcess
 from support.waiting import until
 
-pytestmark = pytest.mark.unsettled
-
 NODE = "node1"
 TAINT = "cryomamba-test"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.kubernetes import Kubectl
-from support.operators import Jobs, OperatorProcess, installed
+from support.operators import Jobs, OperatorProcess, installed, jobs_of
 
 Play = Callable[..., None]
 
@@ -26,8 +26,9 @@ def operator(control_plane_namespace: Kubectl, tmp_path: Path) -> Iterator[Opera
 
 
 @pytest.fixture
-def jobs(control_plane_namespace: Kubectl) -> Jobs:
-    return Jobs(control_plane_namespace)
+def jobs(control_plane_namespace: Kubectl) -> Iterator[Jobs]:
+    with jobs_of(control_plane_namespace) as jobs:
+        yield jobs
 
 
 @pytest.fixture

@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from support.kubernetes import Kubectl
 from support.operators import Jobs, OperatorProcess
-
-pytestmark = pytest.mark.unsettled
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

@@ -10,8 +10,6 @@ from support.kubernetes import Kubectl
 from support.operators import Jobs, OperatorProcess
 from support.waiting import until
 
-pytestmark = pytest.mark.unsettled
-
 Play = Callable[..., None]
 
 LONG_AGO = "2026-03-01T12:00:00Z"

@@ -11,8 +11,6 @@ from support.kubernetes import Kubectl, restart_watchers, tool
 from support.operators import Jobs, OperatorProcess, manifest
 from support.waiting import until
 
-pytestmark = pytest.mark.unsettled
-
 MANY = 1000
 PLACES = 20
 

@@ -15,8 +15,6 @@ from support.kubernetes import Kubectl
 from support.operators import Jobs, OperatorProcess, as_service_account
 from support.waiting import until
 
-pytestmark = pytest.mark.unsettled
-
 Play = Callable[..., None]
 
 PROGRESS = {
