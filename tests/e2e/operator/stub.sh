@@ -23,6 +23,7 @@ case $CRYOMAMBA_JOB_SPEC in
     exit 70 ;;
   *'"model":"exit-1"'*) echo "KeyError: plans" && exit 1 ;;
   *'"model":"eat-memory"'*) exec tail /dev/zero ;; # one line without an end, kept in memory
+  *'"model":"eat-memory-in-a-child"'*) tail /dev/zero || exit 1 ;;
   *'"model":"fill-scratch"'*) dd if=/dev/zero of=/scratch/file bs=1M count=64 && exec sleep 600 ;;
   *'"model":"write-to-root"'*) echo > /file || exit 1 ;;
   *)

@@ -48,11 +48,12 @@ def test_an_exit_without_a_word_shows_the_end_of_the_log(operator: OperatorProce
     assert "KeyError: plans" in jobs.status("tomo")["failure"]["message"]
 
 
+@pytest.mark.parametrize("model", ["eat-memory", "eat-memory-in-a-child"])
 def test_memory_that_is_not_enough_ends_the_job_at_once(
-    operator: OperatorProcess, jobs: Jobs, namespace: Kubectl
+    operator: OperatorProcess, jobs: Jobs, namespace: Kubectl, model: str
 ) -> None:
     operator.start()
-    jobs.submit("tomo", model="eat-memory", resources={"memory": "32Mi", "cpu": "10m"})
+    jobs.submit("tomo", model=model, resources={"memory": "32Mi", "cpu": "10m"})
 
     jobs.wait("tomo", "Succeeded", "False", "OutOfMemory")
 
