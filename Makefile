@@ -16,7 +16,7 @@ venv: .venv/installed ## Make the virtual environment
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CryoMamba needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --build-constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --build-constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
 demo: venv ## Segment a made-up tomogram with the demo model, start to finish
