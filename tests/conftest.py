@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from cryomamba_apiserver.adapters.s3_store import S3Connection
 from support.kubernetes import CRD, Kubectl, is_running, tool
+from support.s3 import new_bucket, session_minio
 
 # A busy machine is no failure, and a failure can be repeated.
 settings.register_profile("cryomamba", deadline=None, derandomize=True)
@@ -59,3 +61,16 @@ def control_plane_namespace(control_plane: Kubectl) -> Iterator[Kubectl]:
 def namespace(cluster: Kubectl) -> Iterator[Kubectl]:
     """`kubectl` in a namespace of the test's own, on a cluster that runs pods."""
     yield from _namespace(cluster)
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory) -> Iterator[S3Connection]:
+    """A real S3 store of this session's own; its buckets are made by `bucket`."""
+    with session_minio(tmp_path_factory.mktemp("minio")) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def bucket(minio: S3Connection) -> S3Connection:
+    """A fresh bucket for a module's tests."""
+    return new_bucket(minio)

@@ -49,6 +49,27 @@ class DirectoryStore(_Strict):
     root: str
 
 
+class S3Store(_Strict):
+    """A bucket of an S3 store. The credentials are in the runner's environment, under the names below."""
+
+    kind: Literal["s3"] = "s3"
+    endpoint: str
+    """URL without a path."""
+    bucket: str
+    region: str = "us-east-1"
+    path_style: bool = True
+    """Whether the bucket is the first part of the path, or of the host's name."""
+    ca_file: str | None = None
+    """Path of the certificates to trust in place of the system's."""
+
+
+Store = Annotated[DirectoryStore | S3Store, Field(discriminator="kind")]
+
+ACCESS_KEY_VARIABLE = "CRYOMAMBA_S3_ACCESS_KEY"
+SECRET_KEY_VARIABLE = "CRYOMAMBA_S3_SECRET_KEY"  # noqa: S105 - its name
+SESSION_TOKEN_VARIABLE = "CRYOMAMBA_S3_SESSION_TOKEN"  # noqa: S105 - its name
+
+
 class ModelReference(_Strict):
     """A model of the catalogue, pinned."""
 
@@ -71,7 +92,7 @@ class Task(_Strict):
     model: ModelReference
     params: InferenceParams = InferenceParams()
     preview: PreviewParams = PreviewParams()
-    store: DirectoryStore
+    store: Store
     output_prefix: str
     """Key prefix that this attempt alone writes under; ends with a slash."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

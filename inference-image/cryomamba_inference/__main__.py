@@ -67,7 +67,7 @@ def _run(task: Task, reporter: Reporter) -> None:
     from cryomamba_inference.storage import open_storage  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="cryomamba-") as scratch:
-        Runner(open_storage(task.store), reporter, Path(scratch)).run(task)
+        Runner(open_storage(task.store, os.environ), reporter, Path(scratch)).run(task)
 
 
 def _read_task(path: Path) -> Task:

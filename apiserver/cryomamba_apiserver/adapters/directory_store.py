@@ -1,30 +1,37 @@
 """An object store that is a directory: keys are paths, every write is whole or not at all.
 
-An upload's parts go straight to their place in one file, so that finishing it is a rename and not a copy.
+An upload's parts go straight to their place in one file, so that finishing it is a rename and not a copy. Its id is
+the key of its object and the name of its folder.
 """
 
 import asyncio
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 from weakref import WeakValueDictionary
 
+from cryomamba_apiserver.adapters.bodies import BLOCK, blocks, part_of, wrong_length
 from cryomamba_apiserver.ports.object_store import (
     ObjectExistsError,
     ObjectMissingError,
+    ObjectStat,
     Part,
     PartConflictError,
+    PendingUpload,
     StorageFullError,
+    StoreUnavailableError,
 )
 
-_BLOCK = 1 << 20
+_PAGE = 1000
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -43,6 +50,14 @@ class DirectoryObjectStore:
         """Folder below which an object's key is its path."""
         return self._objects
 
+    async def check(self) -> None:  # noqa: D102 - the port says it
+        for folder in (self._objects, self._uploads):
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise StoreUnavailableError(f"{folder} is not there or may not be written to")
+
+    async def close(self) -> None:
+        """There is nothing to give up."""
+
     async def read(self, key: str) -> bytes:  # noqa: D102 - the port says it
         return await asyncio.to_thread(self._read, key)
 
@@ -59,14 +74,23 @@ class DirectoryObjectStore:
         await asyncio.to_thread(_remove_tree, self._path(prefix))
 
     async def list_keys(self, prefix: str) -> list[str]:  # noqa: D102 - the port says it
-        return await asyncio.to_thread(self._list, prefix)
+        return [stat.key async for stat in self.list_objects(prefix)]
+
+    async def list_objects(self, prefix: str) -> AsyncIterator[ObjectStat]:  # noqa: D102 - the port says it
+        found = _walk(self._path(prefix), prefix)
+        while page := await asyncio.to_thread(list, itertools.islice(found, _PAGE)):
+            for stat in page:
+                yield stat
+
+    async def stat(self, key: str) -> ObjectStat | None:  # noqa: D102 - the port says it
+        return await asyncio.to_thread(self._stat, key)
 
     async def stream(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:  # noqa: D102 - the port says it
         file = await asyncio.to_thread(self.open, key)
         try:
             await asyncio.to_thread(file.seek, start)
             while start < stop:
-                block = await asyncio.to_thread(file.read, min(_BLOCK, stop - start))
+                block = await asyncio.to_thread(file.read, min(BLOCK, stop - start))
                 if not block:
                     raise ObjectMissingError(f"{key} became shorter while it was read")
                 start += len(block)
@@ -81,10 +105,16 @@ class DirectoryObjectStore:
     async def free_bytes(self) -> int | None:  # noqa: D102 - the port says it
         return shutil.disk_usage(self._objects).free
 
+    def presigned_get(self, key: str, ttl: timedelta, filename: str) -> str | None:  # noqa: ARG002, D102 - no such thing
+        return None
+
     async def create_upload(self, key: str, size: int) -> str:  # noqa: D102 - the port says it
-        upload = secrets.token_hex(16)
+        upload = f"{key}?{secrets.token_hex(16)}"
         await asyncio.to_thread(self._create_upload, upload, key, size)
         return upload
+
+    async def list_uploads(self) -> list[PendingUpload]:  # noqa: D102 - the port says it
+        return await asyncio.to_thread(self._list_uploads)
 
     async def put_part(  # noqa: D102 - the port says it
         self, upload: str, number: int, offset: int, size: int, body: AsyncIterator[bytes]
@@ -94,8 +124,7 @@ class DirectoryObjectStore:
         async with lock:
             held = (await self.parts(upload)).get(number)
             if held is not None:
-                sent = await _digest(body, size)
-                if sent != held:
+                if await part_of(body, size) != held:
                     raise PartConflictError(f"part {number} is held with other bytes")
                 return held
             return await self._store_part(upload, number, offset, size, body)
@@ -103,17 +132,23 @@ class DirectoryObjectStore:
     async def parts(self, upload: str) -> Mapping[int, Part]:  # noqa: D102 - the port says it
         return await asyncio.to_thread(self._held, upload)
 
-    async def finish_upload(self, upload: str) -> None:  # noqa: D102 - the port says it
-        await asyncio.to_thread(self._finish, upload)
+    async def finish_upload(self, upload: str, parts: Mapping[int, Part]) -> None:  # noqa: D102 - the port says it
+        await asyncio.to_thread(self._finish, upload, parts)
 
     async def abort_upload(self, upload: str) -> None:  # noqa: D102 - the port says it
-        await asyncio.to_thread(_remove_tree, self._uploads / upload)
+        await asyncio.to_thread(_remove_tree, self._folder(upload))
 
     def _path(self, key: str) -> Path:
         path = self._objects / key
-        if ".." in path.parts:
+        if ".." in path.parts or not path.is_relative_to(self._objects):
             raise ValueError(f"{key!r} is not a key")
         return path
+
+    def _folder(self, upload: str) -> Path:
+        _, mark, name = upload.partition("?")
+        if not mark or not name.isalnum():
+            raise ObjectMissingError(upload)
+        return self._uploads / name
 
     def _read(self, key: str) -> bytes:
         with _missing(key):
@@ -121,47 +156,60 @@ class DirectoryObjectStore:
 
     def _write_file(self, key: str, source: BinaryIO) -> None:
         with _whole(self._path(key)) as target:
-            shutil.copyfileobj(source, target, _BLOCK)
+            shutil.copyfileobj(source, target, BLOCK)
 
-    def _list(self, prefix: str) -> list[str]:
-        base = self._path(prefix)
-        return sorted(
-            str(path.relative_to(self._objects))
-            for path in base.rglob("*")
-            if path.is_file() and not path.name.startswith(".")
-        )
+    def _stat(self, key: str) -> ObjectStat | None:
+        path = self._path(key)
+        try:
+            return _described(key, path.stat()) if path.is_file() else None
+        except FileNotFoundError:
+            return None
 
     def _create_upload(self, upload: str, key: str, size: int) -> None:
-        folder = self._uploads / upload
-        (folder / "parts").mkdir(parents=True)
-        with (folder / "volume").open("wb") as volume, _full():
+        folder = self._folder(upload)
+        # The record first: what is listed can be aborted.
+        _write_whole(folder / "upload.json", json.dumps({"id": upload, "key": key}).encode())
+        (folder / "parts").mkdir()
+        with _full(), (folder / "volume").open("wb") as volume:
             # Reserved now, so that a disk that is too small is told before anything is sent.
-            os.posix_fallocate(volume.fileno(), 0, size)
-        _write_whole(folder / "upload.json", json.dumps({"key": key}).encode())
+            try:
+                os.posix_fallocate(volume.fileno(), 0, size)
+            except OSError:
+                _remove_tree(folder)
+                raise
+
+    def _list_uploads(self) -> list[PendingUpload]:
+        found = []
+        for record in self._uploads.glob("*/upload.json"):
+            with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                began = datetime.fromtimestamp(record.stat().st_mtime, UTC)
+                found.append(PendingUpload(**json.loads(record.read_bytes()), created_at=began))
+        return sorted(found, key=lambda upload: (upload.created_at, upload.id))
 
     def _held(self, upload: str) -> dict[int, Part]:
-        folder = self._uploads / upload / "parts"
+        folder = self._folder(upload)
         with _missing(upload):
-            names = [path.name for path in folder.iterdir()]
+            (folder / "volume").stat()  # gone once the upload is finished
+            names = [path.name for path in (folder / "parts").iterdir()]
         # A part's record is written after its bytes, and its name says all there is to say.
         fields = (name.split("-") for name in names if not name.startswith("."))
         return {int(number): Part(etag=etag, size=int(size)) for number, size, etag in fields}
 
     async def _store_part(self, upload: str, number: int, offset: int, size: int, body: AsyncIterator[bytes]) -> Part:
-        folder = self._uploads / upload
+        folder = self._folder(upload)
         digest = hashlib.md5(usedforsecurity=False)
         received = 0
         with _missing(upload):
             volume = await asyncio.to_thread((folder / "volume").open, "r+b")
         try:
             await asyncio.to_thread(volume.seek, offset)
-            async for block in _blocks(body):
+            async for block in blocks(body):
                 received += len(block)
                 if received > size:
                     break
                 await asyncio.to_thread(_write_and_hash, volume, digest, block)
             if received != size:
-                raise ValueError(f"{received} bytes came, {size} were announced")
+                raise wrong_length(received, size)
             await asyncio.to_thread(_flush, volume)
         finally:
             await asyncio.to_thread(_close, volume)
@@ -170,14 +218,20 @@ class DirectoryObjectStore:
             (folder / "parts" / f"{number}-{size}-{part.etag}").touch()
         return part
 
-    def _finish(self, upload: str) -> None:
-        folder = self._uploads / upload
-        with _missing(upload):
-            key = json.loads((folder / "upload.json").read_bytes())["key"]
-        target = self._path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # an earlier call got this far
-            (folder / "volume").rename(target)
+    def _finish(self, upload: str, parts: Mapping[int, Part]) -> None:
+        target = self._path(upload.partition("?")[0])
+        try:
+            held = self._held(upload)
+        except ObjectMissingError:
+            if not target.is_file():
+                raise
+        else:
+            changed = [number for number, part in parts.items() if held.get(number) != part]
+            if changed:
+                raise PartConflictError(f"part {changed[0]} is not held, or with other bytes")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self._folder(upload) / "volume").rename(target)
+        _remove_tree(self._folder(upload))
 
 
 @contextlib.contextmanager
@@ -246,24 +300,25 @@ def _remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-async def _blocks(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Gather the small chunks of a request into blocks worth a trip to a thread."""
-    gathered = bytearray()
-    async for chunk in body:
-        gathered += chunk
-        if len(gathered) >= _BLOCK:
-            yield bytes(gathered)
-            gathered.clear()
-    if gathered:
-        yield bytes(gathered)
+def _walk(folder: Path, prefix: str) -> Iterator[ObjectStat]:
+    """Yield the objects below a folder in the order of their keys, holding one folder's names at a time."""
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name + "/" if entry.is_dir() else entry.name: entry for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in sorted(found):
+        if name.endswith("/"):
+            yield from _walk(folder / name, prefix + name)
+        elif not name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                yield _described(prefix + name, found[name].stat())
 
 
-async def _digest(body: AsyncIterator[bytes], size: int) -> Part:
-    digest = hashlib.md5(usedforsecurity=False)
-    received = 0
-    async for block in _blocks(body):
-        received += len(block)
-        await asyncio.to_thread(digest.update, block)
-    if received != size:
-        raise ValueError(f"{received} bytes came, {size} were announced")
-    return Part(etag=digest.hexdigest(), size=received)
+def _described(key: str, stat: os.stat_result) -> ObjectStat:
+    return ObjectStat(
+        key=key,
+        size=stat.st_size,
+        modified_at=datetime.fromtimestamp(stat.st_mtime, UTC),
+        etag=f"{stat.st_mtime_ns:x}-{stat.st_size:x}",
+    )

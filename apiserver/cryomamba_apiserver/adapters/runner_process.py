@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,13 +27,29 @@ class RunnerProcess:
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], task: Task, *, folder: Path, scratch: Path, gpu: int | None
+        cls,
+        command: Sequence[str],
+        task: Task,
+        *,
+        folder: Path,
+        scratch: Path,
+        gpu: int | None,
+        secrets: Mapping[str, str],
     ) -> "RunnerProcess":
-        """Start an attempt; `folder` takes its task and its log, `gpu` is the one that it may see."""
+        """Start an attempt.
+
+        Args:
+            command: What does a task; its path is added.
+            task: The task.
+            folder: Takes the task and the log.
+            scratch: For temporary files.
+            gpu: The one that it may see.
+            secrets: Variables of its environment; nothing else that is secret reaches it.
+        """
         path, log = folder / "task.json", folder / "runner.log"
         await asyncio.to_thread(_write_task, task, path)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CRYOMAMBA_")}
-        environment["TMPDIR"] = str(scratch)
+        environment |= {"TMPDIR": str(scratch), **secrets}
         if gpu is not None:
             # NVML, which counted the GPUs, orders them so; CUDA's own default is by speed.
             environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"

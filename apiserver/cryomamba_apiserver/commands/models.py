@@ -1,16 +1,21 @@
 """`cryomamba models`: the catalogue of models of this machine's server."""
 
 import asyncio
+import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from cryomamba_apiserver.commands.options import DataDir
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from cryomamba_apiserver.models.catalogue import Catalogue
+
+_T = TypeVar("_T")
 
 app = typer.Typer(help="Add, show and remove models.", no_args_is_help=True)
 
@@ -25,20 +30,20 @@ def models() -> None:
 @app.command("list")
 def list_models(data_dir: DataDir = None) -> None:
     """Print the names of the models that there are."""
-    for name in asyncio.run(_catalogue(data_dir).names()):
+    for name in _with_catalogue(data_dir, lambda catalogue: catalogue.names()):
         typer.echo(name)
 
 
 @app.command()
 def show(name: Name, data_dir: DataDir = None) -> None:
     """Print a model's card."""
-    typer.echo(asyncio.run(_catalogue(data_dir).card(name)).model_dump_json(indent=2))
+    typer.echo(_with_catalogue(data_dir, lambda catalogue: catalogue.card(name)).model_dump_json(indent=2))
 
 
 @app.command()
 def remove(name: Name, data_dir: DataDir = None) -> None:
     """Take a model out of the catalogue."""
-    asyncio.run(_catalogue(data_dir).remove(name))
+    _with_catalogue(data_dir, lambda catalogue: catalogue.remove(name))
     typer.echo(f"Removed {name}.")
 
 
@@ -69,13 +74,24 @@ def push(
         archive = Path(scratch) / "model.zip"
         digest = pack_model(folder, archive)
         card = draft_card(inspect_model(archive), digest, spacing_policy, contrast)
-        asyncio.run(_catalogue(data_dir).push(name, archive, card))
+        _with_catalogue(data_dir, lambda catalogue: catalogue.push(name, archive, card))
     typer.echo(f"Added {name}: {', '.join(f'{label.id} {label.name}' for label in card.labels)}")
 
 
-def _catalogue(data_dir: Path | None) -> "Catalogue":
-    from cryomamba_apiserver.adapters.directory_store import DirectoryObjectStore  # noqa: PLC0415
+def _with_catalogue(data_dir: Path | None, do: "Callable[[Catalogue], Awaitable[_T]]") -> _T:
+    """Do something with the catalogue of the store that the server's settings name."""
+    from cryomamba_apiserver.adapters.opening import object_store, store_failure  # noqa: PLC0415
     from cryomamba_apiserver.models.catalogue import Catalogue  # noqa: PLC0415
-    from cryomamba_apiserver.settings import default_data_dir  # noqa: PLC0415
+    from cryomamba_apiserver.ports.object_store import StoreUnavailableError  # noqa: PLC0415
+    from cryomamba_apiserver.settings import read_settings  # noqa: PLC0415
 
-    return Catalogue(DirectoryObjectStore((data_dir or default_data_dir()) / "store"))
+    settings = read_settings(os.environ, **({} if data_dir is None else {"data_dir": data_dir}))
+
+    async def work() -> _T:
+        async with object_store(settings) as objects:
+            return await do(Catalogue(objects))
+
+    try:
+        return asyncio.run(work())
+    except StoreUnavailableError as error:
+        raise store_failure(error) from None

@@ -48,7 +48,8 @@ def main(script: Path, task: Task) -> int:  # noqa: C901, PLR0912 - a list of wo
         elif name == "manifest":
             result(task, store)
         elif name == "fail":
-            failure = Failure(code=FailureCode.INFERENCE_ERROR, message="It broke.", hint="Mend it.", retryable=False)
+            code = FailureCode(value or "INFERENCE_ERROR")
+            failure = Failure(code=code, message="It broke.", hint="Mend it.", retryable=code.retryable)
             print(failure.model_dump_json(), flush=True)
             return ExitCode.FAILED
         elif name == "exit":

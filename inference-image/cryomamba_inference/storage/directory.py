@@ -1,34 +1,11 @@
-"""Where a runner's input comes from and its results go to."""
+"""Objects in a directory."""
 
 import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import Protocol
 
-from cryomamba_crds.failures import FailureCode, FailureError
-from cryomamba_crds.task import DirectoryStore
-
-
-class Storage(Protocol):
-    """What a runner needs of an object store."""
-
-    def fetch(self, key: str, scratch: Path) -> Path:
-        """Return a file that holds an object, for reading only; raise FailureError NOT_FOUND."""
-
-    def put_file(self, key: str, source: Path) -> None:
-        """Store a file as an object, whole or not at all; the file is used up."""
-
-    def put_bytes(self, key: str, data: bytes) -> None:
-        """Store or replace a small object, whole or not at all."""
-
-    def put_once(self, key: str, data: bytes) -> bool:
-        """Store a small object if there is none under its key; return whether there was none."""
-
-
-def open_storage(task_store: DirectoryStore) -> Storage:
-    """Return the storage that a task names."""
-    return DirectoryStorage(Path(task_store.root))
+from cryomamba_inference.storage.interface import missing
 
 
 class DirectoryStorage:
@@ -41,11 +18,7 @@ class DirectoryStorage:
         """Return the object's own file."""
         path = self._root / key
         if not path.is_file():
-            raise FailureError(
-                FailureCode.NOT_FOUND,
-                f"The object {key} is not in the store.",
-                hint="Upload the volume again, or push the model again, whichever is meant.",
-            )
+            raise missing(key)
         return path
 
     def put_file(self, key: str, source: Path) -> None:
