@@ -1,23 +1,17 @@
-"""Who is asking: JWT bearer tokens, HS256 with a secret that the data directory keeps."""
+"""Who is asking: principals, their scopes, and what routes demand of them."""
 
-import os
-import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import jwt
 from fastapi import Depends, Request
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.requests import HTTPConnection
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.base import SecurityBase
 
-from cryomamba_apiserver.errors import AuthenticationError, ForbiddenError
+from cryomamba_apiserver.errors import ApiError, AuthenticationError, ForbiddenError
 
-_ALGORITHM = "HS256"
-_SECRET_BYTES = 32
+_HINT = "Send a token as 'Authorization: Bearer …'; `cryomamba token create` makes one."
 
 
 class Scope(StrEnum):
@@ -45,78 +39,16 @@ class Principal:
         return self.owner_filter in (None, owner)
 
 
-@dataclass(frozen=True)
-class TokenAuthority:
-    """Issues and checks tokens."""
-
-    secret: bytes
-    issuer: str
-    audience: str
-    now: Callable[[], datetime]
-
-    def issue(self, subject: str, scopes: frozenset[Scope], ttl: timedelta) -> str:
-        """Return a token for a subject."""
-        now = self.now()
-        claims = {
-            "iss": self.issuer,
-            "aud": self.audience,
-            "sub": subject,
-            "scope": " ".join(sorted(scopes)),
-            "iat": now,
-            "exp": now + ttl,
-            "jti": secrets.token_hex(16),
-        }
-        return jwt.encode(claims, self.secret, algorithm=_ALGORITHM)
-
-    def check(self, token: str) -> Principal:
-        """Return who holds a token; raise AuthenticationError, which never repeats it."""
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                self.secret,
-                algorithms=[_ALGORITHM],
-                issuer=self.issuer,
-                audience=self.audience,
-                options={"require": ["exp", "iss", "aud", "sub"]},
-            )
-        except jwt.ExpiredSignatureError:
-            raise _unauthenticated("The token has expired.") from None
-        except jwt.InvalidTokenError:
-            raise _unauthenticated("The token is not valid here.") from None
-        return Principal(subject=claims["sub"], scopes=_scopes(claims))
+def no_token() -> AuthenticationError:
+    """Return the refusal of a request without a token."""
+    return AuthenticationError("The request carries no token.", hint=_HINT, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _scopes(claims: dict[str, Any]) -> frozenset[Scope]:
-    named = claims.get("scope", claims.get("scopes", ""))
-    names = named.split() if isinstance(named, str) else named
-    return frozenset(scope for scope in Scope if isinstance(names, list) and scope in names)
-
-
-def _unauthenticated(message: str) -> AuthenticationError:
-    return AuthenticationError(
-        message,
-        hint="Send a token as 'Authorization: Bearer …'; `cryomamba token create` makes one.",
-        headers={"WWW-Authenticate": "Bearer"},
-    )
-
-
-def load_or_create_secret(data_dir: Path) -> bytes:
-    """Return the data directory's signing secret, made at the first call and readable by its owner alone."""
-    path = data_dir / "secret"
-    data_dir.mkdir(parents=True, exist_ok=True)
-    temporary = data_dir / f".secret.{secrets.token_hex(8)}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_hex(_SECRET_BYTES).encode())
-        # Two commands that start at once must end up with one secret: the first link wins.
-        if not path.exists():
-            os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
-    return path.read_bytes()
+def invalid_token(message: str) -> AuthenticationError:
+    """Return the refusal of a token; the message must not repeat it."""
+    # RFC 6750, section 3: a client learns from it that another token is needed, and not another way of sending it.
+    challenge = f'Bearer error="invalid_token", error_description="{message}"'
+    return AuthenticationError(message, hint=_HINT, headers={"WWW-Authenticate": challenge})
 
 
 def bearer_token(connection: HTTPConnection) -> str | None:
@@ -126,36 +58,36 @@ def bearer_token(connection: HTTPConnection) -> str | None:
 
 
 def authenticate(connection: HTTPConnection) -> Principal:
-    """Return who sent a request; raise AuthenticationError."""
-    token = bearer_token(connection)
-    if token is None:
-        raise _unauthenticated("The request carries no token.")
-    authority: TokenAuthority = connection.app.state.context.authority
-    return authority.check(token)
+    """Return who sent a request, as the middleware `Admission` found out; raise what it met instead."""
+    caller: Principal | ApiError = connection.scope["state"]["caller"]
+    if isinstance(caller, ApiError):
+        raise caller
+    return caller
 
 
-# Only shown in the OpenAPI document; `authenticate` does the work, so that its errors come out in the envelope.
-_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="`cryomamba token create` makes one.")
-_ShownScheme = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+class _Requires(SecurityBase):
+    """The dependency of a route: who sent the request, if they may.
 
+    One that shows the scheme in the OpenAPI document and does the work as well, and a coroutine: each dependency costs
+    as much as all of a small answer, and one that is a function a thread besides.
+    """
 
-def _authenticated(request: Request) -> Principal:
-    """Return who sent a request, as `AuthenticatedRoute` found out."""
-    principal: Principal = request.state.principal
-    return principal
+    def __init__(self, scope: Scope) -> None:
+        self.model = HTTPBearerModel(bearerFormat="JWT", description="`cryomamba token create` makes one.")
+        self.scheme_name = "HTTPBearer"
+        self._scope = scope
 
-
-def _require(scope: Scope) -> Callable[..., Principal]:
-    def check(principal: Annotated[Principal, Depends(_authenticated)], _: _ShownScheme) -> Principal:
-        if scope not in principal.scopes and Scope.ADMIN not in principal.scopes:
+    async def __call__(self, request: Request) -> Principal:
+        """Return who sent a request, as `AuthenticatedRoute` found out; raise ForbiddenError."""
+        principal: Principal = request.state.principal
+        if self._scope not in principal.scopes and Scope.ADMIN not in principal.scopes:
             raise ForbiddenError(
-                f"The token does not allow this: it lacks the scope '{scope}'.",
-                hint=f"Ask for a token with the scope '{scope}'.",
+                f"The token does not allow this: it lacks the scope '{self._scope}'.",
+                hint=f"Ask for a token with the scope '{self._scope}'.",
+                headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{self._scope}"'},
             )
         return principal
 
-    return check
 
-
-Reader = Annotated[Principal, Depends(_require(Scope.READ))]
-Writer = Annotated[Principal, Depends(_require(Scope.WRITE))]
+Reader = Annotated[Principal, Depends(_Requires(Scope.READ))]
+Writer = Annotated[Principal, Depends(_Requires(Scope.WRITE))]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devcluster import builds, cleanup, kind, local, minio, network
+from devcluster import builds, cleanup, kind, local, minio, network, packages
 from devcluster.errors import ClusterError
 from devcluster.pins import read_pins
 from devcluster.state import Layout, Record
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("logs", _logs, "print a component's log").add_argument("name")
     build = add("build", _build, "build tools if the cache lacks them; print their folders")
     build.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(USUAL_BUILDS)}")
+    add("packages", _packages, "install the Debian packages of servers that tests start for themselves")
     server = add("minio", _minio, "start a MinIO and print its endpoint and credentials file as JSON, or stop it")
     server.add_argument("action", choices=["up", "down"])
     server.add_argument("--address", default=network.LOOPBACK, help="where it listens (default: %(default)s)")
@@ -127,6 +128,10 @@ def _build(options: argparse.Namespace, cache: Path) -> str:
     if unknown:
         raise ClusterError(f"No tool is called {', '.join(unknown)}.", f"There are: {', '.join(tools)}.")
     return "\n".join(str(builds.binaries(tools[name], cache)) for name in options.names or USUAL_BUILDS)
+
+
+def _packages(_options: argparse.Namespace, _cache: Path) -> None:
+    packages.ensure(packages.TESTS, root=os.geteuid() == 0)
 
 
 def _minio(options: argparse.Namespace, cache: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The Debian packages that the cluster needs, and their installation."""
+"""The Debian packages that the cluster and the tests need, and their installation."""
 
 import logging
 import shutil
@@ -26,6 +26,10 @@ NODE = {
     "iptables": "iptables",
     "mount": "mount",
     "runc": "runc",
+}
+# What tests start for themselves.
+TESTS = {
+    "redis-server": "redis-server",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 

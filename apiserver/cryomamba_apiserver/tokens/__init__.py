@@ -1,0 +1,1 @@
+"""Tokens: who issues them, and how they are checked."""
