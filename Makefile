@@ -23,6 +23,7 @@ demo: venv ## Segment a made-up tomogram with the demo model, start to finish
 	$(BIN)/cryomamba demo
 
 test: lint ## Lint, then all tests
+	$(BIN)/python tools/cluster.py packages
 	$(BIN)/python tools/cluster.py build
 	$(BIN)/python -m pytest
 
@@ -32,6 +33,7 @@ lint: venv ## Format, style, types, import directions, drift of generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python crds/generate.py --check
+	$(BIN)/python apiserver/generate.py --check
 
 bench: venv ## Measure against the alternatives
 	@set -e; for benchmark in benchmarks/*.py; do $(BIN)/python -P $$benchmark; done
@@ -44,6 +46,7 @@ cluster-down: ## Stop it
 
 generate: venv ## Write the files that are generated from code
 	$(BIN)/python crds/generate.py
+	$(BIN)/python apiserver/generate.py
 
 constraints: ## Pin the newest versions of everything in constraints.txt
 	printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --python-version 3.11 --universal --all-extras \

@@ -24,6 +24,10 @@ class AuthenticatedRoute(APIRoute):
 
         async def authenticated(request: Request) -> Response:
             request.state.principal = authenticate(request)
+            # What is announced as too long is refused before it is sent; what lies, while it is read.
+            declared = request.headers.get("content-length", "")
+            if declared.isdecimal() and int(declared) > longest:  # the HTTP parser bounds its digits
+                raise HTTPException(413)
             return await handle(Request(request.scope, _bounded(request.receive, longest)))
 
         return authenticated

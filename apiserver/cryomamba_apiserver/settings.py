@@ -1,11 +1,68 @@
-"""Settings of the server, from the environment (`CRYOMAMBA_…`) and the command line."""
+"""Settings of the server, from the environment (`CRYOMAMBA_…`) and the command line.
+
+A class a group. A setting's docstring is its row in `docs/settings.md`, which `make generate` writes; its unit is one
+of the types below. What is secret is a `SecretStr`, and what is a list a `Words`.
+"""
 
 import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cryomamba_crds.failures import FailureCode, FailureError
+
+PREFIX = "CRYOMAMBA_"
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a number counts, for the table of settings."""
+
+    name: str
+
+
+def _words(value: object) -> object:
+    return tuple(filter(None, (word.strip() for word in value.split(",")))) if isinstance(value, str) else value
+
+
+def _https(url: str) -> str:
+    # Whoever can change what is read without TLS can sign tokens.
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    if not (parts.scheme == "https" or local) or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("must be an https:// URL without user, query and fragment (http:// on the loopback only)")
+    return url
+
+
+def _has_number_for_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+def _redis(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in _REDIS_SCHEMES or not parts.hostname or not _has_number_for_port(parts):
+        raise ValueError(f"must be a URL with a host and one of the schemes {', '.join(_REDIS_SCHEMES)}")
+    return url
+
+
+Bytes = Annotated[int, Field(ge=1), Unit("bytes")]
+Seconds = Annotated[float, Field(gt=0), Unit("s")]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+"""Given as one string, separated by commas."""
 
 
 def default_data_dir() -> Path:
@@ -13,18 +70,316 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "cryomamba"
 
 
-class Settings(BaseSettings):
-    """Every setting has a default that suits one workstation."""
+def _origin(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in {"http", "https"} or not url.hostname or url.path.strip("/") or url.query or url.fragment:
+        raise ValueError("expected http://host[:port] or https://host[:port], without a path")
+    if "@" in url.netloc:
+        raise ValueError("credentials do not belong in a URL")
+    return f"{url.scheme}://{url.netloc}"
 
-    model_config = SettingsConfigDict(env_prefix="CRYOMAMBA_", frozen=True, extra="ignore")
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+class Group(BaseSettings):
+    """What all groups share."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        # Errors of a secret setting must not show it; `read_settings` shows the others.
+        hide_input_in_errors=True,
+    )
+
+
+class ListeningSettings(Group):
+    """Where the server listens."""
+
+    listen_host: str = "127.0.0.1"
+    """Address to listen on; also `--host`. 0.0.0.0: all of this machine's."""
+    listen_port: Port = 8000
+    """Port to listen on, 0 for a free one; also `--port`."""
+    trusted_proxies: Words = ()
+    """Addresses or networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    max_connections: Count = 500
+    """Connections at a time, WebSockets included; one more is told 503 and closed."""
+    keep_alive_seconds: Annotated[int, Field(ge=1), Unit("s")] = 30
+    """How long a connection may be idle between two requests."""
+    shutdown_seconds: Annotated[int, Field(ge=1), Unit("s")] = 30
+    """How long requests that are being served may go on after SIGTERM."""
+
+
+class RequestSettings(Group):
+    """What a request may be."""
+
+    header_seconds: Seconds = 10
+    """How long a client may take to send a request's line and headers."""
+    body_seconds: Seconds = 30
+    """Over any time of this length a client that is sending a body must keep to `body_rate`, or it is cut off."""
+    body_rate: Annotated[int, Field(ge=0), Unit("bytes/s")] = 1024
+    """The slowest that a body may come; bodies that come faster may take as long as they need."""
+    send_seconds: Seconds = 60
+    """How long a client may leave what it is sent unread, before it is cut off."""
+    max_request_line: Bytes = 8192
+    """The longest target of a request (path and query)."""
+    max_headers: Bytes = 32768
+    """The most that a request's headers may have together, the target included."""
+    max_query_parameters: Count = 64
+    """How many parameters a query may have."""
+
+
+class StorageSettings(Group):
+    """Where things are kept."""
 
     data_dir: Annotated[Path, Field(default_factory=default_data_dir)]
-    max_upload_size: Annotated[int, Field(ge=1)] = 10 * 1024**3
-    """Bytes of one volume as it is uploaded."""
-    upload_ttl_seconds: Annotated[int, Field(ge=60)] = 7200
+    """Directory of the local profile: jobs, files, models, the secret of tokens; also `--data-dir`."""
+
+
+class S3Settings(Group):
+    """An S3 store, in place of the data directory's; jobs, and the secret of tokens, stay in that directory."""
+
+    s3_endpoint: Origin | None = None
+    """Where the S3 store is, `https://host[:port]`; none: files and models are kept in the data directory."""
+    s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
+    """The bucket; it must be there, and be used by nothing else."""
+    s3_region: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*$")] = "us-east-1"
+    """The bucket's region; MinIO's is `us-east-1` unless it was given another."""
+    s3_access_key: SecretStr | None = None
+    """Access key; or else `s3_access_key_file`."""
+    s3_access_key_file: FilePath | None = None
+    """File that holds the access key, such as a mounted secret; read at start."""
+    s3_secret_key: SecretStr | None = None
+    """Secret key; or else `s3_secret_key_file`."""
+    s3_secret_key_file: FilePath | None = None
+    """File that holds the secret key; read at start."""
+    s3_session_token: SecretStr | None = None
+    """Session token of temporary credentials; they end, and the server has then to be started with new ones."""
+    s3_path_style: bool = True
+    """Whether the bucket is in the path (`https://host/bucket/key`) or in the host's name (`https://bucket.host/key`)."""
+    s3_ca_file: FilePath | None = None
+    """PEM file of the certificates to trust in place of the system's."""
+    s3_public_endpoint: Origin | None = None
+    """Where clients reach the same store; downloads then go there. None: they go through the server."""
+
+    @model_validator(mode="after")
+    def _is_one_s3_store(self) -> Self:
+        names = [name for name in S3Settings.model_fields if name in self.model_fields_set]
+        given = [name for name in names if getattr(self, name) is not None]
+        if self.s3_endpoint is None:
+            if given:
+                raise ValueError(f"{_variable(given[0])} is of no use without {_variable('s3_endpoint')}")
+            return self
+        if self.s3_bucket is None:
+            raise ValueError(f"{_variable('s3_bucket')} is needed with {_variable('s3_endpoint')}")
+        for which in ("access", "secret"):
+            self.s3_key(which)
+        if self.s3_ca_file is not None and not self.s3_endpoint.startswith("https:"):
+            raise ValueError(f"{_variable('s3_ca_file')} is of no use where {_variable('s3_endpoint')} is http")
+        if self.s3_ca_file is not None and b"-----BEGIN CERTIFICATE-----" not in self.s3_ca_file.read_bytes():
+            raise ValueError(f"{_variable('s3_ca_file')} holds no certificates in PEM form")
+        return self
+
+    def s3_key(self, which: Literal["access", "secret"]) -> str:
+        """Return the key that is set or that its file holds; raise ValueError that names the setting."""
+        value: SecretStr | None = getattr(self, f"s3_{which}_key")
+        file: Path | None = getattr(self, f"s3_{which}_key_file")
+        names = f"{_variable(f's3_{which}_key')} and {_variable(f's3_{which}_key_file')}"
+        if (value is None) == (file is None):
+            raise ValueError(f"give one of {names}, and not both")
+        key = value.get_secret_value() if value else file.read_text().strip() if file else ""
+        if not key:
+            raise ValueError(f"what {names} give is empty")
+        return key
+
+
+class UploadSettings(Group):
+    """Uploads and downloads."""
+
+    max_upload_size: Bytes = 10 * 1024**3
+    """The longest volume, as it is uploaded."""
+    upload_ttl_seconds: Annotated[int, Field(ge=60), Unit("s")] = 7200
     """How long an upload may take."""
-    download_ttl_seconds: Annotated[int, Field(ge=60)] = 3600
+    max_open_uploads: Count = 100
+    """How many uploads one subject may have open; one more is told 429."""
+    storage_quota: Bytes | None = None
+    """What one subject's files and open uploads may take together; none: as much as there is room."""
+    download_ttl_seconds: Annotated[int, Field(ge=60), Unit("s")] = 3600
     """How long a signed URL works."""
-    max_queued_jobs: Annotated[int, Field(ge=1)] = 1000
+
+
+class JobSettings(Group):
+    """Jobs."""
+
+    max_queued_jobs: Count = 1000
+    """How many jobs may wait; one more is told 503."""
+
+
+class SweepSettings(Group):
+    """The sweep: what is no longer needed is removed, by the server and by `cryomamba-apiserver sweep`."""
+
+    sweep_interval_seconds: Annotated[int, Field(ge=0), Unit("s")] = 600
+    """How long the server waits between two sweeps; 0: it never sweeps, something else does."""
+    sweep_grace_seconds: Annotated[int, Field(ge=0), Unit("s")] = 86400
+    """How old something must be that nothing refers to before it is removed; at least the time of an upload."""
+    keep_files_days: Annotated[int, Field(ge=1), Unit("d")] | None = None
+    """How long a file is kept that no queued or running job needs; none: for ever."""
+    keep_jobs_days: Annotated[int, Field(ge=1), Unit("d")] | None = None
+    """How long a job that has ended is kept with its results; none: for ever."""
+
+
+class TokenSettings(Group):
+    """Tokens."""
+
     token_issuer: str = "cryomamba"  # noqa: S105 - a name, no secret
+    """The `iss` that a token must have."""
     token_audience: str = "cryomamba"  # noqa: S105 - a name, no secret
+    """The `aud` that a token must have."""
+    token_secret: SecretStr | None = None
+    """Secret of at least 32 bytes that signs tokens and links; none: the data directory keeps one of its own."""
+    token_secret_file: Path | None = None
+    """File with that secret, in place of it."""
+    oidc_issuer: HttpsUrl | None = None
+    """OpenID Connect issuer whose tokens (RS256, ES256) are taken; the server's own are then refused."""
+    oidc_jwks_url: HttpsUrl | None = None
+    """Where that issuer's keys are; none: where its `/.well-known/openid-configuration` says."""
+    denied_jtis: Words = ()
+    """The `jti` of each token that has been revoked."""
+    denied_jtis_file: Path | None = None
+    """File with more of them, one a line; read again when it changes."""
+
+    @model_validator(mode="after")
+    def _one_source_of_tokens(self) -> "TokenSettings":
+        if self.token_secret and self.token_secret_file:
+            raise ValueError("give one of CRYOMAMBA_TOKEN_SECRET and CRYOMAMBA_TOKEN_SECRET_FILE, not both")
+        if self.oidc_jwks_url and not self.oidc_issuer:
+            raise ValueError("CRYOMAMBA_OIDC_JWKS_URL needs CRYOMAMBA_OIDC_ISSUER")
+        return self
+
+
+class LimitSettings(Group):
+    """Limits, for each subject of a token, or each address without one."""
+
+    requests_per_minute: Count = 60
+    """Requests; parts of uploads and probes are not counted."""
+    jobs_per_hour: Count = 20
+    """Jobs that are created."""
+    uploads_per_subject: Count = 10
+    """Parts that are sent and uploads that are completed at a time."""
+    sockets_per_subject: Count = 5
+    """WebSocket connections at a time."""
+    limits_url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
+    """Redis or Valkey that counts for all servers, `redis[s]://[user:password@]host[:port][/db]`; none: each alone."""
+
+
+class BrowserSettings(Group):
+    """Browsers."""
+
+    cors_origins: Words = ()
+    """Origins whose pages may call the API, as `https://host[:port]`; none: no page of another origin may."""
+    hsts_seconds: Annotated[int, Field(ge=0), Unit("s")] = 0
+    """`max-age` of `Strict-Transport-Security`; 0: the header is not sent. Only for a server that is behind TLS."""
+
+
+class ObservationSettings(Group):
+    """Logs, metrics, probes."""
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """`json`: a JSON object a line; `console`: for people; `auto`: `console` on a terminal, else `json`."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important messages that are logged; requests are logged at `info`."""
+    metrics_port: Port | None = None
+    """Port of `/metrics` for Prometheus, 0 for a free one; none: there are no metrics."""
+    metrics_host: str = "127.0.0.1"
+    """Address on which `/metrics` listens; it asks for no token."""
+    probe_seconds: Seconds = 2
+    """How long each thing that `/readyz` asks may take to answer."""
+
+
+class Settings(
+    ObservationSettings,
+    BrowserSettings,
+    LimitSettings,
+    TokenSettings,
+    SweepSettings,
+    JobSettings,
+    UploadSettings,
+    S3Settings,
+    StorageSettings,
+    RequestSettings,
+    ListeningSettings,
+):
+    """Every setting has a default that suits one workstation."""
+
+
+GROUPS: tuple[type[Group], ...] = tuple(reversed(Settings.__bases__))
+
+_OF_OTHERS = frozenset({"CRYOMAMBA_URL", "CRYOMAMBA_TOKEN"})
+"""Settings of the client, which may well be run in the same shell."""
+_OPERATOR = "CRYOMAMBA_OPERATOR_"
+# Kubernetes tells a pod about the Services of its namespace; one named cryomamba-… looks like settings of ours.
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
+
+
+class SettingsError(FailureError):
+    """A setting is wrong, or there is none of that name."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__(
+            FailureCode.VALIDATION_ERROR,
+            "The settings are not valid.\n" + "\n".join(f"  {problem}" for problem in problems),
+            hint="docs/settings.md lists every setting.",
+        )
+
+
+def read_settings(environment: Mapping[str, str], **given: object) -> Settings:
+    """Return the settings of the environment, with what was given on the command line in its place.
+
+    Raises:
+        SettingsError: Names each variable that is unknown or wrong, and what is expected; shows no secret.
+    """
+    if unknown := unknown_variables(environment):
+        raise SettingsError(f"{name}: there is no such setting." for name in unknown)
+    values = {
+        name: environment[variable]
+        for name in Settings.model_fields
+        if (variable := f"{PREFIX}{name.upper()}") in environment
+    }
+    try:
+        # Strings are read as the environment's are, so both ways of handing one in mean the same.
+        return Settings(**{**values, **given})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_problem(problem, environment) for problem in error.errors()) from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like settings of the server and are none, in order."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _OF_OTHERS
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(PREFIX)
+        and name not in known
+        and not name.startswith(_OPERATOR)
+        and not _SERVICE_LINK.search(name)
+    )
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a setting's value must not be shown."""
+    return "SecretStr" in str(Settings.model_fields[name].annotation)
+
+
+def _problem(problem: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    if not name:
+        return f"{problem['msg']}."
+    variable = f"{PREFIX}{name.upper()}"
+    shown = "" if is_secret(name) or variable not in environment else f"; it is {environment[variable]!r:.80}"
+    return f"{variable}: {problem['msg']}{shown}."

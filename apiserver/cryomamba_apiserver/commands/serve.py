@@ -3,8 +3,10 @@
 import contextlib
 import fcntl
 import getpass
+import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Awaitable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,68 +18,105 @@ from cryomamba_apiserver.commands.options import DataDir
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from cryomamba_apiserver.operations.metrics import Backlog
     from cryomamba_apiserver.settings import Settings
 
 app = typer.Typer(help="Run the server on this machine.")
 
-_SHUTDOWN_SECONDS = 5
-
 
 @app.callback(invoke_without_command=True)
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on; 0 takes a free one. [default: 8000]", show_default=False
+        ),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Run the server on this machine: jobs in SQLite, files in a directory, one process a job."""
+    """Run the server on this machine: jobs in SQLite, files in a directory, one process a job.
+
+    Settings: environment variables CRYOMAMBA_…, see docs/settings.md.
+    """
     # Imported here: `cryomamba --help` loads this module.
     from cryomamba_apiserver.app import create_app  # noqa: PLC0415
-    from cryomamba_apiserver.settings import Settings, default_data_dir  # noqa: PLC0415
+    from cryomamba_apiserver.operations.logs import configure_logs  # noqa: PLC0415
+    from cryomamba_apiserver.settings import read_settings  # noqa: PLC0415
 
-    settings = Settings(data_dir=data_dir or default_data_dir())
+    given = {"listen_host": host, "listen_port": port, "data_dir": data_dir}
+    settings = read_settings(os.environ, **{name: value for name, value in given.items() if value is not None})
+    configure_logs(settings.log_format, settings.log_level)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with _alone(settings.data_dir), _listening(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
-        _run(create_app(settings), settings, listener)
+    with contextlib.ExitStack() as held:
+        held.enter_context(_alone(settings.data_dir))
+        listener = held.enter_context(_listening(settings.listen_host, settings.listen_port))
+        metrics_listener = (
+            None
+            if settings.metrics_port is None
+            else held.enter_context(_listening(settings.metrics_host, settings.metrics_port))
+        )
+        application = create_app(settings)
+        _run(application, settings, listener, metrics_listener)
+        if application.state.failed:
+            raise typer.Exit(1)
 
 
-def _run(application: "FastAPI", settings: "Settings", listener: socket.socket) -> None:
-    import uvicorn  # noqa: PLC0415 - see above
-
-    class Server(uvicorn.Server):
-        """Says where it is once it answers, and closes the sockets before it waits for requests to end."""
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            await application.state.context.live.close()
-            await super().shutdown(sockets)
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                _announce(settings, listener)
-
-    config = uvicorn.Config(
-        application,
-        log_level="warning",
-        access_log=False,  # its lines would carry tokens and signed links
-        server_header=False,
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+def _run(
+    application: "FastAPI", settings: "Settings", listener: socket.socket, metrics_listener: socket.socket | None
+) -> None:
+    from cryomamba_apiserver.operations.backlog import read_backlog  # noqa: PLC0415 - see above
+    from cryomamba_apiserver.operations.metrics import metrics_app  # noqa: PLC0415 - see above
+    from cryomamba_apiserver.operations.serving import (  # noqa: PLC0415 - see above
+        ApiServer,
+        MetricsServer,
+        server_config,
     )
-    Server(config).run(sockets=[listener])
+
+    metrics, beside = application.state.metrics, None
+    if metrics_listener is not None:
+
+        def backlog() -> "Awaitable[Backlog | None]":
+            return read_backlog(application.state.context.job_store, settings.probe_seconds)
+
+        beside = MetricsServer(server_config(metrics_app(metrics, backlog), settings, metrics), metrics_listener)
+
+    async def close_sockets() -> None:
+        await application.state.context.live.close()  # made when the app starts
+
+    ApiServer(
+        server_config(application, settings, metrics),
+        announce=lambda: _announce(settings, listener, metrics_listener),
+        close_sockets=close_sockets,
+        beside=beside,
+    ).run(sockets=[listener])
 
 
-def _announce(settings: "Settings", listener: socket.socket) -> None:
-    from cryomamba_apiserver.app import token_authority, utc_now  # noqa: PLC0415 - see above
+def _announce(settings: "Settings", listener: socket.socket, metrics_listener: socket.socket | None) -> None:
+    from cryomamba_apiserver.app import utc_now  # noqa: PLC0415 - see above
     from cryomamba_apiserver.auth import Scope  # noqa: PLC0415
+    from cryomamba_apiserver.tokens.opening import own_authority  # noqa: PLC0415
 
-    host, port = listener.getsockname()[:2]
-    user = getpass.getuser()
-    token = token_authority(settings, utc_now).issue(user, frozenset({Scope.READ, Scope.WRITE}), timedelta(hours=24))
-    address = f"[{host}]" if ":" in host else host
-    typer.echo(f"CryoMamba listens on http://{address}:{port}")
+    typer.echo(f"CryoMamba listens on {_url(listener)}")
+    if metrics_listener is not None:
+        typer.echo(f"Metrics: {_url(metrics_listener)}/metrics")
     typer.echo(f"Data: {settings.data_dir}")
+    if settings.oidc_issuer is not None:
+        typer.echo(f"Tokens: those of {settings.oidc_issuer}")
+        return
+    if not sys.stdout.isatty():  # what is printed ends up in a log, where no token may be
+        typer.echo("Tokens: `cryomamba token create --subject NAME` makes one")
+        return
+    user = getpass.getuser()
+    token = own_authority(settings, utc_now).issue(user, frozenset({Scope.READ, Scope.WRITE}), timedelta(hours=24))
     typer.echo(f"Token of {user}, good for 24 hours:\n{token}")
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,22 @@
+"""The `cryomamba-apiserver` command: what whoever runs a server does beside it."""
+
+import typer
+
+from cryomamba_apiserver.commands.sweep import sweep
+
+app = typer.Typer(help="Look after a CryoMamba server's data.", no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(sweep)
+
+
+@app.callback()
+def apiserver() -> None:
+    """Look after a CryoMamba server's data."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="cryomamba-apiserver")
+
+
+if __name__ == "__main__":
+    main()

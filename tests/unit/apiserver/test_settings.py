@@ -1,0 +1,98 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryomamba_apiserver.settings import Settings, SettingsError, read_settings
+from support.commands import CRYOMAMBA, ENVIRONMENT
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CRYOMAMBA_")]:
+        monkeypatch.delenv(name)
+
+
+def test_the_environment_is_read_and_the_command_line_goes_before_it() -> None:
+    environment = {"CRYOMAMBA_MAX_QUEUED_JOBS": "7", "CRYOMAMBA_LISTEN_PORT": "1", "CRYOMAMBA_CORS_ORIGINS": "a, b,"}
+
+    settings = read_settings(environment, listen_port=2)
+
+    assert (settings.max_queued_jobs, settings.listen_port, settings.cors_origins) == (7, 2, ("a", "b"))
+
+
+def test_a_variable_that_is_no_setting_is_refused_by_name_and_without_its_value() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings({"CRYOMAMBA_MAX_JOBS": "something secret"})
+
+    assert "CRYOMAMBA_MAX_JOBS: there is no such setting" in caught.value.failure.message
+    assert "something secret" not in str(caught.value.failure)
+
+
+def test_each_wrong_setting_is_told_with_what_is_expected_and_what_it_is() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings({"CRYOMAMBA_MAX_QUEUED_JOBS": "many", "CRYOMAMBA_LOG_LEVEL": "loud"})
+
+    message = caught.value.failure.message
+    assert "CRYOMAMBA_MAX_QUEUED_JOBS: Input should be a valid integer" in message
+    assert "it is 'many'" in message
+    assert "CRYOMAMBA_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'; it is 'loud'" in message
+
+
+@pytest.mark.parametrize("variable", ["CRYOMAMBA_LIMITS_URL"])
+def test_a_wrong_secret_is_not_shown(variable: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings({variable: "ftp://user:hidden@host"})
+
+    assert variable in caught.value.failure.message
+    assert "hidden" not in str(caught.value.failure)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "CRYOMAMBA_URL",
+        "CRYOMAMBA_TOKEN",
+        "CRYOMAMBA_OPERATOR_IMAGE",
+        "CRYOMAMBA_APISERVER_SERVICE_HOST",
+        "CRYOMAMBA_APISERVER_PORT_8000_TCP_ADDR",
+        "CRYOMAMBA_PORT",
+    ],
+)
+def test_variables_of_the_client_the_operator_and_kubernetes_are_not_ours(variable: str) -> None:
+    assert read_settings({variable: "tcp://10.0.0.1:8000"}).listen_port == 8000
+
+
+def test_every_setting_has_a_default_that_suits_a_workstation(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+
+    assert settings.listen_host == settings.metrics_host == "127.0.0.1"
+    assert settings.metrics_port is None
+    assert settings.cors_origins == ()
+
+
+def test_the_server_does_not_start_with_a_setting_that_is_none(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*CRYOMAMBA, "serve", "--port", "0", "--data-dir", tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT | {"CRYOMAMBA_HEADER_SECOND": "3"},
+    )
+
+    assert done.returncode == 1
+    assert "CRYOMAMBA_HEADER_SECOND: there is no such setting" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_table_of_settings_says_what_the_settings_are() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "apiserver" / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
