@@ -6,41 +6,41 @@ Blocking; `LocalJobStore` calls it from a thread of its own.
 import contextlib
 import hashlib
 import json
+import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
+from cryomamba_apiserver.adapters.job_schema import prepare
 from cryomamba_apiserver.ports.job_store import (
+    RETRY_KEY_LIFETIME,
     DuplicateJobError,
     JobFinishedError,
     JobMissingError,
     JobPage,
+    JobReceipt,
     JobRecord,
     JobRequest,
     JobStatus,
+    ListedJob,
     QueueFullError,
+    RetryKey,
+    RetryKeyConflictError,
 )
 from cryomamba_apiserver.ports.object_store import StorageFullError
 from cryomamba_crds.ids import new_job_id
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    job_id TEXT NOT NULL UNIQUE,
-    owner TEXT NOT NULL,
-    status TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    record TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, number);
-CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, number);
-CREATE INDEX IF NOT EXISTS jobs_by_model ON jobs (digest, status, number);
-CREATE UNIQUE INDEX IF NOT EXISTS live_jobs ON jobs (owner, fingerprint) WHERE status IN ('queued', 'running');
-PRAGMA user_version = 1;
-"""
+
+@dataclass(frozen=True)
+class Taken:
+    """What came of a creation."""
+
+    receipt: JobReceipt
+    record: JobRecord | None
+    """None where the receipt is that of an earlier creation."""
 
 
 class JobTable:
@@ -52,38 +52,56 @@ class JobTable:
         self._database.execute("PRAGMA journal_mode = WAL")
         # A job whose creation was answered must outlive a power cut too.
         self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
+        prepare(self._database)
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
 
-    def insert(self, request: JobRequest, max_queued: int) -> JobRecord:
-        """Take a job in at the end of the queue; raise DuplicateJobError, QueueFullError, StorageFullError."""
-        now = self._now()
-        record = JobRecord(job_id=new_job_id(), uid=str(uuid4()), request=request, created_at=now, updated_at=now)
+    def receipt(self, owner: str, retry: RetryKey) -> JobReceipt | None:
+        """Return what an earlier creation of this key was answered with; raise RetryKeyConflictError."""
+        row = self._database.execute(
+            "SELECT request_digest, receipt FROM receipts WHERE owner = ? AND key = ? AND expires > ?",
+            (owner, retry.key, self._now().timestamp()),
+        ).fetchone()
+        if row is None:
+            return None
+        if row[0] != retry.request_digest:
+            raise RetryKeyConflictError(retry.key)
+        return JobReceipt.model_validate_json(row[1])
+
+    def insert(self, request: JobRequest, max_queued: int, retry: RetryKey | None = None) -> Taken:
+        """Take a job in at the end of the queue, unless this key has done so already.
+
+        Raises RetryKeyConflictError, DuplicateJobError, QueueFullError, StorageFullError.
+        """
         fingerprint = _fingerprint(request)
         with self._writing():
+            if retry and (earlier := self.receipt(request.owner, retry)):
+                return Taken(earlier, None)
             live = self._database.execute(
                 "SELECT job_id FROM jobs WHERE owner = ? AND fingerprint = ? AND status IN ('queued', 'running')",
                 (request.owner, fingerprint),
             ).fetchone()
             if live:
                 raise DuplicateJobError(live[0])
-            if self._count("WHERE status = 'queued'", ()) >= max_queued:
+            waiting = self._count("WHERE status = 'queued'", ())
+            if waiting >= max_queued:
                 raise QueueFullError
-            self._database.execute(
-                "INSERT INTO jobs (job_id, owner, status, fingerprint, digest, record) VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    record.job_id,
-                    request.owner,
-                    record.status,
-                    fingerprint,
-                    request.model.card.digest,
-                    record.model_dump_json(),
-                ),
+            now = self._now()
+            record = JobRecord(job_id=new_job_id(), uid=str(uuid4()), request=request, created_at=now, updated_at=now)
+            self._add(record, fingerprint)
+            receipt = JobReceipt(
+                job_id=record.job_id,
+                file_id=request.file_id,
+                model=request.model.name,
+                created_at=now,
+                queue_position=waiting + 1,
+                estimated_duration_seconds=self.estimate(request),
             )
-        return record
+            if retry:
+                self._keep(receipt, request.owner, retry)
+        return Taken(receipt, record)
 
     def get(self, job_id: str) -> JobRecord:
         """Return a job; raise JobMissingError."""
@@ -92,30 +110,32 @@ class JobTable:
             raise JobMissingError(job_id)
         return JobRecord.model_validate_json(row[0])
 
-    def page(self, owner: str | None, status: JobStatus | None, limit: int, offset: int) -> JobPage:
-        """Return jobs newest first."""
-        where = "WHERE (? IS NULL OR owner = ?) AND (? IS NULL OR status = ?)"
-        values = (owner, owner, status, status)
-        rows = self._database.execute(
-            f"SELECT record FROM jobs {where} ORDER BY number DESC LIMIT ? OFFSET ?",  # noqa: S608 - `where` is above
-            (*values, limit, offset),
+    def page(
+        self, owner: str | None, status: JobStatus | None, limit: int, offset: int, before: str | None = None
+    ) -> JobPage:
+        """Return jobs newest first; raise JobMissingError where the owner has no job `before`."""
+        asked = {"owner": owner, "status": status}
+        given: dict[str, object] = {column: value for column, value in asked.items() if value is not None}
+        filters = [f"{column} = :{column}" for column in given]
+        total = self._count(_where(filters), given)
+        if before is not None:
+            number = self._number(before, owner)
+            filters, given = [*filters, "number < :number"], {**given, "number": number}
+        query = (
+            f"SELECT job_id, status, created_at, completed_at FROM jobs {_where(filters)} "  # noqa: S608 - names are ours
+            "ORDER BY number DESC LIMIT :limit OFFSET :offset"
         )
-        return JobPage([JobRecord.model_validate_json(record) for (record,) in rows], self._count(where, values))
+        rows = self._database.execute(query, {**given, "limit": limit + 1, "offset": offset}).fetchall()
+        return JobPage(jobs=[_listed(*row) for row in rows[:limit]], total=total, more=len(rows) > limit)
 
-    def position(self, job_id: str) -> int:
-        """Return how many-th a queued job is, from 1; 0 for one that is not queued."""
-        return self._count(
-            "WHERE status = 'queued' AND number <= (SELECT number FROM jobs WHERE job_id = ? AND status = 'queued')",
-            (job_id,),
-        )
-
-    def seconds_per_tile(self, digest: str) -> float | None:
-        """Return what the latest completed job of a model measured."""
+    def estimate(self, request: JobRequest) -> int | None:
+        """Return how many seconds a job is going to run by what its model's latest completed job measured."""
         row = self._database.execute(
-            "SELECT record FROM jobs WHERE digest = ? AND status = 'completed' ORDER BY number DESC LIMIT 1", (digest,)
+            "SELECT json_extract(record, '$.result.seconds_per_tile') FROM jobs"
+            " WHERE digest = ? AND status = 'completed' ORDER BY number DESC LIMIT 1",
+            (request.model.card.digest,),
         ).fetchone()
-        result = JobRecord.model_validate_json(row[0]).result if row else None
-        return result.seconds_per_tile if result else None
+        return None if row is None or row[0] is None else math.ceil(row[0] * request.tiles)
 
     def change(self, job_id: str, changes: Mapping[str, object]) -> JobRecord:
         """Change fields of a job as it stands now and return it; one that has ended stays as it ended.
@@ -131,8 +151,8 @@ class JobTable:
                 raise JobFinishedError(record.status)
             record = record.model_copy(update={**changes, "updated_at": self._now()})
             self._database.execute(
-                "UPDATE jobs SET status = ?, record = ? WHERE job_id = ?",
-                (record.status, record.model_dump_json(), job_id),
+                "UPDATE jobs SET status = ?, completed_at = ?, record = ? WHERE job_id = ?",
+                (record.status, _moment(record.completed_at), record.model_dump_json(), job_id),
             )
         return record
 
@@ -148,6 +168,41 @@ class JobTable:
         rows = self._database.execute("SELECT record FROM jobs WHERE status = 'running' ORDER BY number")
         return [JobRecord.model_validate_json(record) for (record,) in rows]
 
+    def _add(self, record: JobRecord, fingerprint: str) -> None:
+        self._database.execute(
+            "INSERT INTO jobs (job_id, owner, status, fingerprint, digest, created_at, record)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.job_id,
+                record.request.owner,
+                record.status,
+                fingerprint,
+                record.request.model.card.digest,
+                _moment(record.created_at),
+                record.model_dump_json(),
+            ),
+        )
+
+    def _keep(self, receipt: JobReceipt, owner: str, retry: RetryKey) -> None:
+        now = self._now()
+        self._database.execute("DELETE FROM receipts WHERE expires <= ?", (now.timestamp(),))
+        self._database.execute(
+            "INSERT INTO receipts (owner, key, request_digest, receipt, expires) VALUES (?, ?, ?, ?, ?)",
+            (
+                owner,
+                retry.key,
+                retry.request_digest,
+                receipt.model_dump_json(),
+                (now + RETRY_KEY_LIFETIME).timestamp(),
+            ),
+        )
+
+    def _number(self, job_id: str, owner: str | None) -> int:
+        row = self._database.execute("SELECT number, owner FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        if row is None or owner not in (None, row[1]):
+            raise JobMissingError(job_id)
+        return int(row[0])
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction, taken back on any error; raise StorageFullError where the disk is full."""
@@ -160,10 +215,27 @@ class JobTable:
                 raise StorageFullError("the disk of the data directory is full") from error
             raise
 
-    def _count(self, where: str, values: tuple[object, ...]) -> int:
+    def _count(self, where: str, values: Sequence[object] | Mapping[str, object]) -> int:
         query = f"SELECT count(*) FROM jobs {where}"  # noqa: S608 - `where` is written in this module
         (count,) = self._database.execute(query, values).fetchone()
         return int(count)
+
+
+def _where(filters: Sequence[str]) -> str:
+    return f"WHERE {' AND '.join(filters)}" if filters else ""
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _listed(job_id: str, status: str, created_at: str, completed_at: str | None) -> ListedJob:
+    return ListedJob(
+        job_id=job_id,
+        status=JobStatus(status),
+        created_at=datetime.fromisoformat(created_at),
+        completed_at=None if completed_at is None else datetime.fromisoformat(completed_at),
+    )
 
 
 def _fingerprint(request: JobRequest) -> str:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,20 +15,29 @@ from typing import Any, ParamSpec, TypeVar
 
 from cryomamba_apiserver.adapters.endings import gave_up, not_run, without_result
 from cryomamba_apiserver.adapters.job_table import JobTable
+from cryomamba_apiserver.adapters.opening import RunnerStore
+from cryomamba_apiserver.adapters.recent_jobs import RecentJobs
 from cryomamba_apiserver.adapters.runner_process import RunnerProcess
 from cryomamba_apiserver.adapters.watchers import Watchers
 from cryomamba_apiserver.ports.job_store import (
     JobFinishedError,
     JobPage,
+    JobReceipt,
     JobRecord,
     JobRequest,
     JobStatus,
+    RetryKey,
 )
-from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStore, StorageFullError
+from cryomamba_apiserver.ports.object_store import (
+    ObjectMissingError,
+    ObjectStore,
+    StorageFullError,
+    StoreUnavailableError,
+)
 from cryomamba_crds import keys
 from cryomamba_crds.failures import Failure
 from cryomamba_crds.report import Manifest
-from cryomamba_crds.task import DirectoryStore, Task
+from cryomamba_crds.task import Task
 
 _log = logging.getLogger(__name__)
 _WRITE_SECONDS = 0.5
@@ -44,7 +53,7 @@ class LocalProfile:
     """Where jobs run and how many."""
 
     data_dir: Path
-    store_root: Path
+    store: RunnerStore
     gpus: tuple[int, ...]
     """Indices of the GPUs; empty: one job at a time on the CPU."""
     max_queued_jobs: int
@@ -64,6 +73,7 @@ class LocalJobStore:
         self._table = JobTable(profile.data_dir / "jobs.sqlite", now)
         # One thread: SQLite sees one caller, and the event loop never waits for the disk.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+        self._recent = RecentJobs()
         self._watchers = Watchers()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._free_slots: list[int | None] = list(profile.gpus) or [None]
@@ -73,18 +83,22 @@ class LocalJobStore:
         shutil.rmtree(self._scratch, ignore_errors=True)  # what a killed server's runners left
         self._scratch.mkdir()
 
-    async def create(self, request: JobRequest) -> JobRecord:  # noqa: D102 - the port says it
-        record = await self._call(self._table.insert, request, self._profile.max_queued_jobs)
-        self._wake.set()
-        return record
+    async def receipt(self, owner: str, retry: RetryKey) -> JobReceipt | None:  # noqa: D102 - the port says it
+        return await self._call(self._table.receipt, owner, retry)
+
+    async def create(self, request: JobRequest, retry: RetryKey | None = None) -> JobReceipt:  # noqa: D102 - see port
+        return await _to_its_end(self._take_in(request, retry))
 
     async def get(self, job_id: str) -> JobRecord:  # noqa: D102 - the port says it
-        return await self._call(self._table.get, job_id)
+        if record := self._recent.get(job_id):
+            return record
+        begun = self._recent.begin()
+        return self._recent.read(await self._call(self._table.get, job_id), begun)
 
     async def list_jobs(  # noqa: D102 - the port says it
-        self, owner: str | None, status: JobStatus | None, limit: int, offset: int
+        self, owner: str | None, status: JobStatus | None, limit: int, offset: int, before: str | None = None
     ) -> JobPage:
-        return await self._call(self._table.page, owner, status, limit, offset)
+        return await self._call(self._table.page, owner, status, limit, offset, before)
 
     async def cancel(self, job_id: str) -> JobRecord:  # noqa: D102 - the port says it
         record = await self._change(job_id, status=JobStatus.CANCELLED, completed_at=self._now())
@@ -92,12 +106,6 @@ class LocalJobStore:
             running.cancel()
             await asyncio.wait([running])
         return record
-
-    async def queue_position(self, record: JobRecord) -> int:  # noqa: D102 - the port says it
-        return await self._call(self._table.position, record.job_id)
-
-    async def seconds_per_tile(self, digest: str) -> float | None:  # noqa: D102 - the port says it
-        return await self._call(self._table.seconds_per_tile, digest)
 
     def watch(self, job_id: str) -> AsyncIterator[JobRecord]:  # noqa: D102 - the port says it
         return self._watchers.watch(job_id, self.get)
@@ -133,7 +141,8 @@ class LocalJobStore:
         if self._running:
             await asyncio.wait(self._running.values())
         for record in await self._call(self._table.running):
-            await self._take_up(record, record.crashes)
+            with contextlib.suppress(StoreUnavailableError):  # then the next start decides
+                await self._take_up(record, record.crashes)
 
     async def _start_what_fits(self) -> None:
         while self._free_slots:
@@ -177,7 +186,12 @@ class LocalJobStore:
         """Run a job's process to its end; return what it said last that is not written yet, and its failure."""
         folder = self._profile.data_dir / "logs" / record.job_id / str(record.attempt)
         runner = await RunnerProcess.start(
-            self._profile.runner, self._task(record), folder=folder, scratch=self._scratch, gpu=slot
+            self._profile.runner,
+            self._task(record),
+            folder=folder,
+            scratch=self._scratch,
+            gpu=slot,
+            secrets=self._profile.store.environment,
         )
         unwritten: dict[str, Any] = {}
         next_write = 0.0
@@ -215,16 +229,27 @@ class LocalJobStore:
 
     async def _change(self, job_id: str, **changes: Any) -> JobRecord:  # noqa: ANN401 - fields of JobRecord
         """Write a changed job and tell its watchers; raise JobFinishedError, StorageFullError."""
+        return await _to_its_end(self._write(job_id, changes))
+
+    async def _take_in(self, request: JobRequest, retry: RetryKey | None) -> JobReceipt:
+        taken = await self._call(self._table.insert, request, self._profile.max_queued_jobs, retry)
+        if taken.record:
+            self._recent.written(taken.record)
+            self._wake.set()
+        return taken.receipt
+
+    async def _write(self, job_id: str, changes: dict[str, Any]) -> JobRecord:
         record = await self._call(self._table.change, job_id, changes)
+        self._recent.written(record)
         await self._watchers.show(record)
         return record
 
     async def _until_written(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Do something that must be written, again and again while the disk is full."""
+        """Do something that must be written, again and again while the disk is full or the store is away."""
         while True:
             try:
                 return await write()
-            except StorageFullError:
+            except (StorageFullError, StoreUnavailableError):
                 _log.exception("the state of jobs cannot be written; trying again in %s s", _FULL_DISK_SECONDS)
                 await asyncio.sleep(_FULL_DISK_SECONDS)
 
@@ -238,7 +263,7 @@ class LocalJobStore:
             model=request.model,
             params=request.params,
             preview=request.preview,
-            store=DirectoryStore(root=str(self._profile.store_root)),
+            store=self._profile.store.store,
             output_prefix=keys.attempt_prefix(record.uid, record.attempt),
             device="cuda" if self._profile.gpus else "cpu",
         )
@@ -246,3 +271,8 @@ class LocalJobStore:
     async def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+
+async def _to_its_end(write: Coroutine[Any, Any, _T]) -> _T:
+    """Let a write and what follows from it happen though whoever asked for it is cancelled: the disk has it anyway."""
+    return await asyncio.shield(asyncio.ensure_future(write))

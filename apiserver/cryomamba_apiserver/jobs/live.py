@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import datetime
 
 from cryomamba_apiserver.artifacts.signing import LinkSigner
 from cryomamba_apiserver.jobs import present
+from cryomamba_apiserver.jobs.mailbox import Mailbox, Message, WriteFrame
 from cryomamba_apiserver.ports.job_store import JobRecord, JobStore
-from cryomamba_apiserver.ports.object_store import ObjectStore
+from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStore
+
+_TURN_BYTES = 8 << 20
+"""How much is written to sockets in one turn of the event loop."""
 
 
 class LiveJobs:
@@ -29,82 +33,101 @@ class LiveJobs:
         for feed in list(self._feeds.values()):
             await feed.stop()
 
-    async def messages(self, job_id: str) -> AsyncGenerator[str, None]:
+    async def messages(self, job_id: str, write: WriteFrame | None = None) -> AsyncGenerator[Message, None]:
         """Yield a job's newest messages at once, then each change, until the last one.
 
-        A reader that is slow skips messages that newer ones have replaced.
+        A reader that is slow skips messages that newer ones have replaced. What `write` takes while the reader waits
+        is not yielded any more.
         """
+        if self.closed:
+            return
         feed = self._feeds.get(job_id)
         if feed is None:
             feed = self._feeds[job_id] = _Feed(self, job_id)
-        feed.readers += 1
         try:
-            async for message in feed.read():
-                yield message
+            with feed.read_by(Mailbox(write)) as mailbox:
+                async for message in mailbox.messages():
+                    yield message
+            await feed.outcome()
         finally:
-            feed.readers -= 1
-            if not feed.readers:
-                self._feeds.pop(job_id, None)
+            if not feed.mailboxes and self._feeds.get(job_id) is feed:
+                del self._feeds[job_id]
                 await feed.stop()
 
-    async def watch(self, job_id: str) -> AsyncIterator[tuple[str, str]]:
-        """Yield (kind, encoded message) for each change of a job."""
-        progress, preview = None, 0
+    async def watch(self, job_id: str) -> AsyncIterator[Message]:
+        """Yield a message for each change of a job."""
+        progress, preview = None, (0, 0)
         async for record in self._jobs.watch(job_id):
             if record.progress and record.progress != progress:
                 progress = record.progress
-                yield "progress", present.progress_message(record, progress)
-            if record.preview and record.preview.sequence != preview:
-                preview = record.preview.sequence
-                yield "preview", await self._preview_message(record)
+                yield Message("progress", present.progress_message(record, progress))
+            if record.preview and (record.attempt, record.preview.sequence) != preview:
+                preview = record.attempt, record.preview.sequence  # each attempt counts from 1
+                if message := await self._preview(record):
+                    yield message
             if record.status.finished:
-                yield "final", present.final_message(record, self._signer, self._now())
+                yield Message("final", present.final_message(record, self._signer, self._now()))
 
-    async def _preview_message(self, record: JobRecord) -> str:
+    async def _preview(self, record: JobRecord) -> Message | None:
         if record.preview is None:
             raise ValueError("the job has no preview")
-        return present.preview_message(record, record.preview, await self._objects.read(record.preview.key))
+        try:
+            png = await self._objects.read(record.preview.key)
+        except ObjectMissingError:
+            return None  # a later preview, another attempt or the end of the job has taken its place
+        # In a thread: a picture of a large volume keeps the encoder busy for longer than others should wait.
+        return Message("preview", await asyncio.to_thread(present.preview_message, record, record.preview, png))
 
 
 class _Feed:
-    """The newest message of each kind of one job, numbered in the order in which they came."""
+    """The newest message of each kind of one job, and the mailboxes that it brings them to."""
 
     def __init__(self, jobs: LiveJobs, job_id: str) -> None:
-        self.readers = 0
-        self._newest: dict[str, tuple[int, str]] = {}
-        self._count = 0
-        self._changed = asyncio.Condition()
+        self.mailboxes: set[Mailbox] = set()
+        self._newest: dict[str, Message] = {}
         self._ended = False
         self._task = asyncio.create_task(self._fill(jobs.watch(job_id)), name=f"feed of {job_id}")
 
-    async def read(self) -> AsyncIterator[str]:
-        seen = 0
-        while True:
-            async with self._changed:
-                while self._count == seen and not self._ended:
-                    await self._changed.wait()
-                news = sorted(item for item in self._newest.values() if item[0] > seen)
-            for number, message in news:
-                seen = number
-                yield message
-            if not news:
-                if not self._task.cancelled():
-                    await self._task  # raises what went wrong, if that is why there is nothing more
-                return
+    @contextlib.contextmanager
+    def read_by(self, mailbox: Mailbox) -> Iterator[Mailbox]:
+        """Bring a mailbox what is the newest now and all that comes."""
+        for message in self._newest.values():
+            mailbox.put(message)
+        if self._ended:
+            mailbox.end()
+        self.mailboxes.add(mailbox)
+        try:
+            yield mailbox
+        finally:
+            self.mailboxes.remove(mailbox)
+
+    async def outcome(self) -> None:
+        """Raise what went wrong, if that is why there is nothing more."""
+        if not self._task.cancelled():
+            await self._task
 
     async def stop(self) -> None:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    async def _fill(self, messages: AsyncIterator[tuple[str, str]]) -> None:
+    async def _fill(self, messages: AsyncIterator[Message]) -> None:
         try:
-            async for kind, message in messages:
-                async with self._changed:
-                    self._count += 1
-                    self._newest[kind] = (self._count, message)
-                    self._changed.notify_all()
+            async for message in messages:
+                self._newest.pop(message.kind, None)
+                self._newest[message.kind] = message
+                await self._bring(message)
         finally:
-            async with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+            self._ended = True
+            for mailbox in self.mailboxes:
+                mailbox.end()
+
+    async def _bring(self, message: Message) -> None:
+        """Bring a message to all mailboxes that are there now; who comes later finds it among the newest."""
+        written = 0
+        for mailbox in list(self.mailboxes):
+            mailbox.put(message)
+            written += len(message.text)
+            if written >= _TURN_BYTES:
+                written = 0
+                await asyncio.sleep(0)

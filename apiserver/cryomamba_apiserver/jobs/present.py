@@ -8,15 +8,29 @@ from cryomamba_apiserver.jobs.schemas import (
     ArtifactLink,
     CompletedMessage,
     ErrorMessage,
+    JobCreated,
     JobDetails,
     JobSummary,
     PreviewMessage,
     PreviewPicture,
     ProgressMessage,
 )
-from cryomamba_apiserver.ports.job_store import JobRecord, JobStatus
+from cryomamba_apiserver.ports.job_store import JobReceipt, JobRecord, JobStatus, ListedJob
 from cryomamba_crds.failures import Failure, FailureCode
 from cryomamba_crds.report import Preview, Progress
+
+
+def created(receipt: JobReceipt) -> JobCreated:
+    """Return what `POST /v1/jobs` answers."""
+    return JobCreated(
+        job_id=receipt.job_id,
+        status=JobStatus.QUEUED,
+        file_id=receipt.file_id,
+        model=receipt.model,
+        created_at=receipt.created_at,
+        queue_position=receipt.queue_position,
+        estimated_duration_seconds=receipt.estimated_duration_seconds,
+    )
 
 
 def details(record: JobRecord, signer: LinkSigner, now: datetime) -> JobDetails:
@@ -38,14 +52,9 @@ def details(record: JobRecord, signer: LinkSigner, now: datetime) -> JobDetails:
     )
 
 
-def summary(record: JobRecord) -> JobSummary:
+def summary(job: ListedJob) -> JobSummary:
     """Return a job as it stands in a list."""
-    return JobSummary(
-        job_id=record.job_id,
-        status=record.status,
-        created_at=record.created_at,
-        completed_at=record.completed_at,
-    )
+    return JobSummary(job_id=job.job_id, status=job.status, created_at=job.created_at, completed_at=job.completed_at)
 
 
 def artifact_links(record: JobRecord, signer: LinkSigner, now: datetime) -> list[ArtifactLink]:

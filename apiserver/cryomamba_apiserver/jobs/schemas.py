@@ -86,13 +86,13 @@ class JobDetails(BaseModel):
     model: str
     params: dict[str, Any]
     created_at: Timestamp
-    started_at: Timestamp | None
-    completed_at: Timestamp | None
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
     updated_at: Timestamp
-    progress: Progress | None
+    progress: Progress | None = None
     artifacts: list[ArtifactLink]
-    gpu_stats: GpuStats | None
-    error: Failure | None
+    gpu_stats: GpuStats | None = None
+    error: Failure | None = None
 
 
 class JobCancelled(BaseModel):
@@ -109,7 +109,7 @@ class JobSummary(BaseModel):
     job_id: str
     status: JobStatus
     created_at: Timestamp
-    completed_at: Timestamp | None
+    completed_at: Timestamp | None = None
 
 
 class JobList(BaseModel):

@@ -1,6 +1,7 @@
 """Jobs: a request is checked against file and model before anything is queued."""
 
-import math
+import hashlib
+import json
 
 from cryomamba_apiserver.auth import Principal
 from cryomamba_apiserver.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
@@ -11,11 +12,14 @@ from cryomamba_apiserver.ports.job_store import (
     JobFinishedError,
     JobMissingError,
     JobPage,
+    JobReceipt,
     JobRecord,
     JobRequest,
     JobStatus,
     JobStore,
     QueueFullError,
+    RetryKey,
+    RetryKeyConflictError,
 )
 from cryomamba_apiserver.uploads.schemas import VolumeMetadata
 from cryomamba_apiserver.uploads.service import UploadService
@@ -36,35 +40,49 @@ class JobService:
         self._catalogue = catalogue
         self._model_cache = model_cache
 
-    async def create(self, principal: Principal, request: CreateJob) -> JobRecord:
-        """Check a request and take it in.
+    async def receipt(self, principal: Principal, request: CreateJob, key: str | None) -> JobReceipt | None:
+        """Return what the same request was answered with under this key; None where it is new, or there is no key.
+
+        Raises:
+            ConflictError: the key was used for another request.
+        """
+        if key is None:
+            return None
+        try:
+            return await self._jobs.receipt(principal.subject, _retry_key(key, request))
+        except RetryKeyConflictError:
+            raise _other_request() from None
+
+    async def create(self, principal: Principal, request: CreateJob, key: str | None = None) -> JobReceipt:
+        """Check a request and take it in, or return the receipt of an earlier one with the same key.
 
         Raises:
             NotFoundError: no such file.
             InvalidRequestError: no such model or fold; lists what there is.
             ModelError: the catalogue's model is unsafe or not complete.
-            ConflictError: the same job is queued or running.
+            ConflictError: the same job is queued or running, or the key was used for another request.
             UnavailableError: the queue is full.
         """
         file = (await self._uploads.file(principal, request.file_id)).file
         model = await self._model(request)
+        wanted = JobRequest(
+            owner=principal.subject,
+            file_id=request.file_id,
+            model=ModelReference(
+                name=model.name,
+                key=keys.model_archive(model.name, model.card.digest),
+                card=model.card,
+                cache=self._model_cache,
+            ),
+            params=request.params.to_inference(),
+            preview=request.preview_config,
+            wire_params=request.params.model_dump(mode="json", exclude_none=True),
+            tiles=_tiles(model, request.params, file.metadata),
+        )
         try:
-            return await self._jobs.create(
-                JobRequest(
-                    owner=principal.subject,
-                    file_id=request.file_id,
-                    model=ModelReference(
-                        name=model.name,
-                        key=keys.model_archive(model.name, model.card.digest),
-                        card=model.card,
-                        cache=self._model_cache,
-                    ),
-                    params=request.params.to_inference(),
-                    preview=request.preview_config,
-                    wire_params=request.params.model_dump(mode="json", exclude_none=True),
-                    tiles=_tiles(model, request.params, file.metadata),
-                )
-            )
+            return await self._jobs.create(wanted, _retry_key(key, request) if key is not None else None)
+        except RetryKeyConflictError:
+            raise _other_request() from None
         except DuplicateJobError as error:
             raise ConflictError(
                 f"Job {error.job_id} is doing the same already.",
@@ -79,15 +97,6 @@ class JobService:
                 details={"retry_after_seconds": _RETRY_AFTER_SECONDS},
             ) from None
 
-    async def queue_position(self, record: JobRecord) -> int:
-        """Return how many-th a job is in line, from 1; 0 once it runs."""
-        return await self._jobs.queue_position(record)
-
-    async def estimate_seconds(self, record: JobRecord) -> int | None:
-        """Return how long a job is going to run, None where the model's speed is not known yet."""
-        seconds = await self._jobs.seconds_per_tile(record.request.model.card.digest)
-        return None if seconds is None else math.ceil(seconds * record.request.tiles)
-
     async def get(self, principal: Principal, job_id: str) -> JobRecord:
         """Return a job; raise NotFoundError, also for somebody else's."""
         try:
@@ -98,16 +107,27 @@ class JobService:
             raise _no_job(job_id)
         return record
 
-    async def page(self, principal: Principal, status: JobStatus | None, limit: int, offset: int) -> JobPage:
-        """Return the jobs that this principal may see, newest first."""
-        return await self._jobs.list_jobs(principal.owner_filter, status, limit, offset)
+    async def page(
+        self, principal: Principal, status: JobStatus | None, limit: int, offset: int, before: str | None
+    ) -> JobPage:
+        """Return the jobs that a principal may see, newest first; raise InvalidRequestError for an unknown `before`."""
+        try:
+            return await self._jobs.list_jobs(principal.owner_filter, status, limit, offset, before)
+        except JobMissingError:
+            raise InvalidRequestError(
+                "There is no job of the id given as before.",
+                hint="Take before from the last job of a page, or follow the Link header of the answer.",
+                details={"field": "query.before"},
+            ) from None
 
     async def cancel(self, principal: Principal, job_id: str) -> JobRecord:
-        """End a job; raise NotFoundError, ConflictError."""
-        await self.get(principal, job_id)
+        """End a job, or find it cancelled; raise NotFoundError, and ConflictError for one that ended otherwise."""
+        record = await self.get(principal, job_id)
         try:
-            return await self._jobs.cancel(job_id)
+            return await self._jobs.cancel(record.job_id)
         except JobFinishedError as error:
+            if error.status is JobStatus.CANCELLED:
+                return await self.get(principal, job_id)
             raise ConflictError(
                 f"The job is {error.status.value} already.",
                 hint="Nothing needs to be cancelled.",
@@ -122,6 +142,20 @@ class JobService:
             raise InvalidRequestError(
                 str(error), hint=error.failure.hint, details={"field": "model", **error.failure.details}
             ) from None
+
+
+def _retry_key(key: str, request: CreateJob) -> RetryKey:
+    """Return the key with a digest of the request's meaning: how its JSON was written does not count."""
+    meant = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+    return RetryKey(key=key, request_digest=hashlib.sha256(meant.encode()).hexdigest())
+
+
+def _other_request() -> ConflictError:
+    return ConflictError(
+        "This Idempotency-Key was sent with another request before.",
+        hint="Send the very same request again, or choose a new key for a new one.",
+        details={"field": "header.Idempotency-Key"},
+    )
 
 
 def _tiles(model: CataloguedModel, params: JobParams, volume: VolumeMetadata) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -67,16 +67,62 @@ class JobRecord(BaseModel):
     failure: Failure | None = None
 
 
+class JobReceipt(BaseModel):
+    """What the creation of a job was answered with; the same again for a retry, whatever became of the job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    file_id: str
+    model: str
+    created_at: datetime
+    queue_position: int
+    """From 1, as it was then."""
+    estimated_duration_seconds: int | None
+    """None where the model's speed was not known then."""
+
+
+@dataclass(frozen=True)
+class RetryKey:
+    """A client's name for one creation, so that sending it again does not create a second job."""
+
+    key: str
+    """As the client chose it; means something for its owner only."""
+    request_digest: str
+    """Of all that was asked for: another request under the same key is a mistake."""
+
+
+RETRY_KEY_LIFETIME = timedelta(hours=24)
+"""How long a retry is answered with the first answer; afterwards its key is as good as new."""
+
+
+@dataclass(frozen=True)
+class ListedJob:
+    """A job as it stands in a list."""
+
+    job_id: str
+    status: JobStatus
+    created_at: datetime
+    completed_at: datetime | None
+
+
 @dataclass(frozen=True)
 class JobPage:
     """A part of a list of jobs, newest first."""
 
-    records: list[JobRecord]
+    jobs: list[ListedJob]
     total: int
+    """Of the whole list."""
+    more: bool
+    """Whether older jobs follow."""
 
 
 class JobMissingError(LookupError):
     """There is no such job."""
+
+
+class RetryKeyConflictError(Exception):
+    """The key names a creation already that asked for something else."""
 
 
 class DuplicateJobError(Exception):
@@ -102,23 +148,33 @@ class JobFinishedError(Exception):
 class JobStore(Protocol):
     """Jobs by id."""
 
-    async def create(self, request: JobRequest) -> JobRecord:
-        """Take a job in; raise DuplicateJobError, QueueFullError."""
+    async def receipt(self, owner: str, retry: RetryKey) -> JobReceipt | None:
+        """Return the answer to an earlier creation of this key, None where there was none.
+
+        Raises RetryKeyConflictError.
+        """
+
+    async def create(self, request: JobRequest, retry: RetryKey | None = None) -> JobReceipt:
+        """Take a job in, or return the receipt of the one that this key has created already.
+
+        Job and receipt are kept together or not at all.
+        Raises RetryKeyConflictError, DuplicateJobError, QueueFullError.
+        """
 
     async def get(self, job_id: str) -> JobRecord:
         """Return a job; raise JobMissingError."""
 
-    async def list_jobs(self, owner: str | None, status: JobStatus | None, limit: int, offset: int) -> JobPage:
-        """Return jobs of one owner, or of all where it is None, newest first."""
+    async def list_jobs(
+        self, owner: str | None, status: JobStatus | None, limit: int, offset: int, before: str | None = None
+    ) -> JobPage:
+        """Return jobs of one owner, or of all where it is None, in the reverse order of their creation.
+
+        `before` is a job's id: only older ones are listed, whatever was created meanwhile. Raises JobMissingError where
+        the owner has no such job.
+        """
 
     async def cancel(self, job_id: str) -> JobRecord:
         """End a job that has not ended; raise JobMissingError, JobFinishedError."""
-
-    async def queue_position(self, record: JobRecord) -> int:
-        """Return how many-th a queued job is in line, from 1; 0 for one that is not queued."""
-
-    async def seconds_per_tile(self, digest: str) -> float | None:
-        """Return what a tile of this model took in its latest completed job; None until one has completed."""
 
     def watch(self, job_id: str) -> AsyncIterator[JobRecord]:
         """Yield a job's newest state at once and whenever it changes, until it has ended.

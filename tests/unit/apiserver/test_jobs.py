@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 from cryomamba_apiserver.adapters.directory_store import DirectoryObjectStore
 from cryomamba_apiserver.adapters.job_table import JobTable
 from cryomamba_apiserver.adapters.local_jobs import LocalJobStore, LocalProfile
+from cryomamba_apiserver.adapters.opening import RunnerStore
 from cryomamba_apiserver.artifacts.signing import LinkSigner
 from cryomamba_apiserver.gpus.service import GpuInventory
 from cryomamba_apiserver.jobs.live import LiveJobs
@@ -24,6 +25,7 @@ from cryomamba_apiserver.ports.job_store import JobRecord, JobStatus
 from cryomamba_apiserver.ports.object_store import StorageFullError
 from cryomamba_crds import keys
 from cryomamba_crds.report import Progress
+from cryomamba_crds.task import DirectoryStore
 from support.server_data import A6000, job_record, job_request
 from support.waiting import processes_with, until
 
@@ -589,9 +591,9 @@ def test_a_job_that_is_cancelled_before_its_task_took_a_step_frees_its_slot(tmp_
     """Both table writes may end within one turn of a busy event loop; asyncio then never enters the task."""
 
     async def story() -> list[int | None]:
-        profile = LocalProfile(tmp_path, tmp_path / "store", (), max_queued_jobs=9)
+        profile = LocalProfile(tmp_path, RunnerStore(DirectoryStore(root=str(tmp_path))), (), max_queued_jobs=9)
         jobs = LocalJobStore(profile, DirectoryObjectStore(tmp_path), lambda: datetime.now(UTC))
-        record = await jobs.create(job_request())
+        record = await jobs.get((await jobs.create(job_request())).job_id)
         await jobs._start(record)
         await jobs.cancel(record.job_id)  # the task that _start made has not run yet
         free = list(jobs._free_slots)
@@ -649,7 +651,7 @@ def test_a_reader_that_is_slow_is_told_the_newest_and_not_everything(tmp_path):
         await live._feeds["job_a"]._task  # all hundred have come by the time this reader looks again
         received = [first, *[message async for message in messages]]
         assert live._feeds == {}
-        return [json.loads(message) for message in received]
+        return [json.loads(message.text) for message in received]
 
     received = asyncio.run(story())
 
