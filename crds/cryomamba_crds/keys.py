@@ -1,9 +1,105 @@
 """Keys of objects in the store (design section 5). No name that a client sends is ever part of one."""
 
+import hashlib
+from typing import NamedTuple
+
+
+class OpenUpload(NamedTuple):
+    """What the key of an open upload's mark says, so that nothing has to be read to count them."""
+
+    upload_id: str
+    size: int
+    """Bytes of the whole file."""
+    expires: int
+    """Unix time in seconds."""
+
+
+class StoredFile(NamedTuple):
+    """What the key of a file's mark says."""
+
+    file_id: str
+    size: int
+    """In bytes."""
+
 
 def upload_session(upload_id: str) -> str:
     """Record of an upload under way."""
     return f"uploads/{upload_id}/session.json"
+
+
+def upload_parts(upload_id: str) -> str:
+    """The parts that an upload was completed with; the store forgets them once it has put them together."""
+    return f"uploads/{upload_id}/parts.json"
+
+
+def upload_refusal(upload_id: str) -> str:
+    """Why an upload's file was refused; written once, whichever server judged it."""
+    return f"uploads/{upload_id}/refusal.json"
+
+
+def upload_prefix(upload_id: str) -> str:
+    """All records of an upload."""
+    return f"uploads/{upload_id}/"
+
+
+def uploads_prefix() -> str:
+    """All records of all uploads."""
+    return "uploads/"
+
+
+def owners_prefix() -> str:
+    """The marks of everybody's open uploads and files."""
+    return "owners/"
+
+
+def owner_uploads_prefix(owner: str) -> str:
+    """One owner's open uploads; the owner's name is a client's, so its digest stands for it."""
+    return f"owners/{_digest(owner)}/uploads/"
+
+
+def owner_files_prefix(owner: str) -> str:
+    """One owner's files."""
+    return f"owners/{_digest(owner)}/files/"
+
+
+def open_upload(owner: str, mark: OpenUpload) -> str:
+    """An empty object that is there while an upload is open."""
+    return f"{owner_uploads_prefix(owner)}{mark.expires}-{mark.size}-{mark.upload_id}"
+
+
+def stored_file(owner: str, mark: StoredFile) -> str:
+    """An empty object that is there while a file is."""
+    return f"{owner_files_prefix(owner)}{mark.size}-{mark.file_id}"
+
+
+def read_owner_mark(key: str) -> OpenUpload | StoredFile:
+    """Return what a key of `open_upload` or `stored_file` says."""
+    _, _, kind, name = key.split("/")
+    if kind == "files":
+        size, file_id = name.split("-")
+        return StoredFile(file_id=file_id, size=int(size))
+    expires, size, upload_id = name.split("-")
+    return OpenUpload(upload_id=upload_id, size=int(size), expires=int(expires))
+
+
+def files_prefix() -> str:
+    """All files."""
+    return "files/"
+
+
+def file_prefix(file_id: str) -> str:
+    """All that belongs to a file."""
+    return f"files/{file_id}/"
+
+
+def jobs_prefix() -> str:
+    """All that jobs have written."""
+    return "jobs/"
+
+
+def job_prefix(job_uid: str) -> str:
+    """All that a job has written."""
+    return f"jobs/{job_uid}/"
 
 
 def file_volume(file_id: str) -> str:
@@ -14,6 +110,11 @@ def file_volume(file_id: str) -> str:
 def file_record(file_id: str) -> str:
     """What is known about an uploaded volume."""
     return f"files/{file_id}/file.json"
+
+
+def file_tombstone(file_id: str) -> str:
+    """Says since when a file is no more, while jobs that may just have been created with it are waited for."""
+    return f"files/{file_id}/removed"
 
 
 def attempt_prefix(job_uid: str, attempt: int) -> str:
@@ -44,3 +145,7 @@ def model_card(name: str) -> str:
 def models_prefix() -> str:
     """All models of the catalogue."""
     return "models/"
+
+
+def _digest(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()[:32]

@@ -1,8 +1,9 @@
 """Judges an uploaded object in one pass: checksum, header, and the statistics of its voxels."""
 
 import hashlib
+import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from cryomamba_apiserver.uploads.schemas import VolumeMetadata
 from cryomamba_crds.volumes import VolumeHeader, iter_voxels, read_header
 
-_BLOCK = 1 << 18  # bytes held at a time; more is not faster, since a block then leaves the processor's cache
+_BLOCK = 1 << 18  # bytes read at a time where nothing is computed
+_VOXELS = 1 << 13  # voxels computed at a time: float64 arrays of these stay below malloc's threshold for a mapping each
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,59 @@ class Inspection:
     metadata: VolumeMetadata
 
 
-def inspect_volume(stream: BinaryIO, size: int) -> Inspection:
-    """Read a file of `size` bytes and return what it is; blocking.
+class InspectionStoppedError(Exception):
+    """Nobody waits for the result any more."""
+
+
+def inspect_volume(stream: BinaryIO, size: int, stopped: Callable[[], bool] = lambda: False) -> Inspection:
+    """Read a file of `size` bytes once, from its beginning to its end, and return what it is; blocking.
+
+    Only the header's first kilobytes are read twice, and a file whose header is refused is read no further.
 
     Raises:
         VolumeError: it is no volume that can be segmented; names the field.
+        InspectionStoppedError: `stopped` said so.
     """
     header = read_header(stream, size)
+    stream.seek(0)
+    once = _ReadOnce(stream, stopped)
     intensity = _Intensity()
-    for block in iter_voxels(stream, header, block_bytes=_BLOCK):
+    for block in iter_voxels(once, header, block_bytes=_VOXELS * header.item_size):
         intensity.add(_as_numbers(block, header))
-    return Inspection(checksum=f"sha256:{_sha256(stream)}", metadata=intensity.describe(header))
+    return Inspection(checksum=f"sha256:{once.sha256()}", metadata=intensity.describe(header))
+
+
+class _ReadOnce(io.RawIOBase, BinaryIO):
+    """A file that is read forwards only, every byte into a checksum: in S3 a second pass is a second download."""
+
+    def __init__(self, stream: BinaryIO, stopped: Callable[[], bool]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._stopped = stopped
+        self._digest = hashlib.sha256()
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        if self._stopped():
+            raise InspectionStoppedError
+        block = self._stream.read(min(size, _BLOCK) if size >= 0 else _BLOCK)
+        self._digest.update(block)
+        self._position += len(block)
+        return block
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go forwards, by reading what is between."""
+        if whence != io.SEEK_SET or offset < self._position:
+            raise io.UnsupportedOperation("the file is read forwards only")
+        while self._position < offset and self.read(offset - self._position):
+            pass
+        return self._position
+
+    def sha256(self) -> str:
+        """Read to the end and return the checksum of all."""
+        while self.read(_BLOCK):
+            pass
+        return self._digest.hexdigest()
 
 
 class _Intensity:
@@ -87,18 +131,3 @@ def _as_numbers(block: bytes, header: VolumeHeader) -> NDArray[np.float64]:
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept
         return scaled.astype(np.float32).astype(np.float64)
-
-
-def _sha256(stream: BinaryIO) -> str:
-    # Read again rather than along with the voxels: what was just read comes from the page cache, and a file
-    # that the gate refuses is never read whole.
-    stream.seek(0)
-    digest = hashlib.sha256()
-    for block in _blocks(stream):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    while block := stream.read(_BLOCK):
-        yield block

@@ -12,16 +12,31 @@ MIN_CHUNK_SIZE = 5 * 1024**2
 MAX_CHUNK_SIZE = 64 * 1024**2
 MAX_PARTS = 10_000
 
-Metadata = dict[Annotated[str, Field(max_length=128)], str | int | float | bool | None]
+Metadata = dict[
+    Annotated[str, Field(max_length=128)],
+    Annotated[str, Field(max_length=4096)]
+    | Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | bool
+    | None,
+]
+
+NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
+"""A name is shown in logs, headers and terminals, all of which obey control characters."""
+_NAME = r"[A-Za-z0-9!#$&^_.+-]{1,64}"
+MEDIA_TYPE = rf"^{_NAME}/{_NAME}(;[ -~]*)?$"
+"""RFC 6838, section 4.2."""
 
 
 class InitUpload(RequestBody):
     """Announces a file."""
 
-    filename: Annotated[str, Field(min_length=1, max_length=255, description="Kept for display only.")]
+    filename: Annotated[
+        str, Field(min_length=1, max_length=255, pattern=NO_CONTROLS, description="Kept for display only.")
+    ]
     total_size: Annotated[int, Field(gt=0, description="Bytes of the whole file.")]
     chunk_size: Annotated[int, Field(gt=0, description="Bytes of every part but the last.")]
-    content_type: Annotated[str, Field(max_length=128)] = "application/octet-stream"
+    content_type: Annotated[str, Field(max_length=128, pattern=MEDIA_TYPE)] = "application/octet-stream"
     metadata: Annotated[
         Metadata,
         Field(default_factory=dict, max_length=64, description="Anything worth keeping beside the file."),
@@ -56,6 +71,38 @@ class CompleteUpload(RequestBody):
     """All parts, in any order."""
 
     parts: Annotated[list[PartReference], Field(min_length=1, max_length=MAX_PARTS)]
+
+
+class HeldPart(BaseModel):
+    """A part that the server holds."""
+
+    part_number: int
+    size: int
+    """In bytes."""
+    etag: str
+
+
+class UploadDetails(BaseModel):
+    """An upload and how far it has come, so that a client can go on with it."""
+
+    upload_id: str
+    filename: str
+    total_size: Annotated[int, Field(description="Bytes of the whole file.")]
+    chunk_size: Annotated[int, Field(description="Bytes of every part but the last.")]
+    content_type: str
+    status: Annotated[
+        Literal["active", "completed", "expired"],
+        Field(description="`completed` says that nothing more is to be sent; a file that was refused has an `error`."),
+    ]
+    created_at: Timestamp
+    expires_at: Timestamp
+    stage: Annotated[
+        Literal["receiving", "assembling", "checking", "done"],
+        Field(description="Past `receiving`, `complete` has been asked for; where that broke off, ask for it again."),
+    ]
+    parts: Annotated[list[HeldPart], Field(description="Parts held, by number; empty once nothing is needed of them.")]
+    file_id: Annotated[str | None, Field(description="Of the file; null until there is one.")]
+    error: Annotated[Failure | None, Field(description="Why the file was refused.")]
 
 
 class VolumeMetadata(BaseModel):
@@ -103,9 +150,13 @@ class UploadSession(BaseModel):
     chunk_size: int
     content_type: str
     metadata: Metadata
-    status: Literal["active", "completed", "rejected"]
+    status: Literal["active", "completed", "rejected", "aborted", "expired"]
+    stage: Literal["receiving", "assembling", "checking", "done"] = "receiving"
+    """How far it has come; written before each step, so that whoever goes on after a crash knows where."""
     rejection: Failure | None = None
     """Why the file was refused; the same answer is given again."""
+    mark: str | None = None
+    """Key of the mark that is there while the upload is open."""
     created_at: datetime
     expires_at: datetime
 
@@ -117,6 +168,12 @@ class UploadSession(BaseModel):
     def part_size(self, number: int) -> int:
         """Return the bytes that part `number` (0-based) must have."""
         return min(self.chunk_size, self.total_size - number * self.chunk_size)
+
+
+class HeldParts(BaseModel):
+    """The record of the parts that an upload was completed with."""
+
+    parts: list[HeldPart]
 
 
 class FileRecord(BaseModel):

@@ -1,22 +1,22 @@
-"""Uploads and files: begun, filled part by part, judged, kept."""
+"""Uploads: begun, filled part by part, looked at, given up. Files: looked up."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from weakref import WeakValueDictionary
 
 from cryomamba_apiserver.auth import Principal
 from cryomamba_apiserver.errors import (
     ConflictError,
     GoneError,
-    InvalidContentError,
     InvalidRequestError,
     NotFoundError,
+    RateLimitedError,
     StorageExhaustedError,
     TooLargeError,
 )
 from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStore, Part, PartConflictError
-from cryomamba_apiserver.uploads.inspect import Inspection, inspect_volume
+from cryomamba_apiserver.settings import UploadSettings
+from cryomamba_apiserver.uploads.completion import Completion
 from cryomamba_apiserver.uploads.schemas import (
     MAX_CHUNK_SIZE,
     MAX_PARTS,
@@ -24,71 +24,118 @@ from cryomamba_apiserver.uploads.schemas import (
     CompleteUpload,
     FileCreated,
     FileRecord,
+    HeldPart,
     InitUpload,
+    UploadDetails,
     UploadSession,
 )
+from cryomamba_apiserver.uploads.sessions import UploadRecords, expiry
 from cryomamba_crds import keys
-from cryomamba_crds.failures import FailureError
 from cryomamba_crds.ids import is_file_id, is_upload_id, new_file_id, new_upload_id
+from cryomamba_crds.keys import OpenUpload
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """How much may be uploaded, and for how long."""
+
+    max_upload_size: int
+    """Bytes of one file."""
+    ttl: timedelta
+    """How long an upload may take."""
+    max_open: int
+    """Uploads that one owner may have open at once."""
+    quota: int | None
+    """Bytes that one owner's files and open uploads may take together; None: as much as there is room."""
+
+
+def upload_limits(settings: UploadSettings) -> UploadLimits:
+    """Return the limits that the settings name."""
+    return UploadLimits(
+        max_upload_size=settings.max_upload_size,
+        ttl=timedelta(seconds=settings.upload_ttl_seconds),
+        max_open=settings.max_open_uploads,
+        quota=settings.storage_quota,
+    )
 
 
 class UploadService:
     """Decides about uploads; everything it knows is in the object store."""
 
-    def __init__(
-        self, objects: ObjectStore, now: Callable[[], datetime], *, max_upload_size: int, ttl: timedelta
-    ) -> None:
+    def __init__(self, objects: ObjectStore, now: Callable[[], datetime], limits: UploadLimits) -> None:
         self._objects = objects
         self._now = now
-        self._max_upload_size = max_upload_size
-        self._ttl = ttl
-        # Two requests to complete one upload must not both finish, or drop, its parts.
-        self._completing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._limits = limits
+        self._records = UploadRecords(objects)
+        self._completion = Completion(objects, self._records, now, limits.ttl)
+
+    def close(self) -> None:
+        """Let go of the threads; uploads that are being checked are checked again when `complete` is repeated."""
+        self._completion.close()
 
     async def begin(self, owner: str, request: InitUpload) -> UploadSession:
-        """Open a session; raise InvalidRequestError, TooLargeError, StorageExhaustedError."""
+        """Open a session.
+
+        Raises:
+            InvalidRequestError: the parts would be too small, too large or too many.
+            TooLargeError: the file is.
+            RateLimitedError: the owner has as many open as may be.
+            StorageExhaustedError: there is no room, or the owner has used all that is theirs.
+        """
         self._check_sizes(request)
-        free = await self._objects.free_bytes()
-        if free is not None and free < request.total_size:
-            raise StorageExhaustedError(
-                f"The server has {free} bytes of storage left, the file has {request.total_size}.",
-                hint="Ask whoever runs the server to free some space.",
-                details={"free_bytes": free},
-            )
+        await self._check_room(request)
         now = self._now()
-        file_id = new_file_id()
-        session = UploadSession(
-            upload_id=new_upload_id(),
-            owner=owner,
-            multipart_id=await self._objects.create_upload(keys.file_volume(file_id), request.total_size),
-            file_id=file_id,
-            status="active",
-            created_at=now,
-            expires_at=now + self._ttl,
-            **request.model_dump(),
+        expires_at = now + self._limits.ttl
+        upload_id, file_id = new_upload_id(), new_file_id()
+        # Counted first and looked at second: of requests at once, on however many servers, none slips past the limit.
+        mark = await self._records.mark_open(
+            owner, OpenUpload(upload_id, request.total_size, int(expires_at.timestamp()))
         )
-        await self._save(session)
-        return session
+        multipart_id = None
+        try:
+            await self._check_owner(owner, request, now)
+            multipart_id = await self._objects.create_upload(keys.file_volume(file_id), request.total_size)
+            return await self._records.save(
+                UploadSession(
+                    upload_id=upload_id,
+                    owner=owner,
+                    multipart_id=multipart_id,
+                    file_id=file_id,
+                    status="active",
+                    mark=mark,
+                    created_at=now,
+                    expires_at=expires_at,
+                    **request.model_dump(),
+                )
+            )
+        except Exception:
+            await self._objects.delete(mark)
+            if multipart_id is not None:
+                await self._objects.abort_upload(multipart_id)
+            raise
 
     async def put_part(
         self, principal: Principal, upload_id: str, number: int, declared: int | None, body: AsyncIterator[bytes]
     ) -> Part:
         """Take one part in; raise InvalidRequestError, NotFoundError, GoneError, ConflictError."""
-        session = await self._session(principal, upload_id)
-        if session.status != "active":
+        session = await self._usable(principal, upload_id)
+        if session.status != "active" or session.stage != "receiving":
             raise ConflictError(
-                "The upload is complete; no part can be added.", hint="Begin a new upload for another file."
+                "The upload has all its parts; none can be added.",
+                hint="Begin a new upload for another file, or call complete again if it was interrupted.",
             )
         if not 0 <= number < session.part_count:
             raise InvalidRequestError(
-                f"There is no part {number}: the file comes in {session.part_count}.",
+                f"There is no part {_short(number)}: the file comes in {session.part_count}.",
                 hint=f"Use a part number from 0 to {session.part_count - 1}.",
                 details={"field": "part_number"},
             )
         expected = session.part_size(number)
         if declared != expected:
             raise InvalidRequestError(
-                f"Part {number} has {expected} bytes, the request announces {declared}.",
+                f"Part {number} has {expected} bytes, the request announces {_short(declared)}.",
                 hint="Send every part with its exact Content-Length; only the last may be shorter than chunk_size.",
                 details={"field": "Content-Length", "expected": expected},
             )
@@ -107,49 +154,64 @@ class UploadService:
         except ValueError as error:
             raise InvalidRequestError(f"Part {number} is not held: {error}.", hint="Send the part again.") from None
 
+    async def details(self, principal: Principal, upload_id: str) -> UploadDetails:
+        """Return how far an upload has come; raise NotFoundError, GoneError for one that was given up."""
+        session = await self._session(principal, upload_id)
+        if session.status == "aborted":
+            raise _aborted()
+        held = await self._records.parts(session)
+        status = "completed" if session.status == "rejected" else session.status
+        return UploadDetails(
+            **session.model_dump(include={"upload_id", "filename", "total_size", "chunk_size", "content_type"}),
+            status="expired" if self._expired(session) else status,
+            created_at=session.created_at,
+            expires_at=session.expires_at,
+            stage=session.stage,
+            parts=[
+                HeldPart(part_number=number, size=part.size, etag=part.etag) for number, part in sorted(held.items())
+            ],
+            file_id=session.file_id if session.status == "completed" else None,
+            error=session.rejection,
+        )
+
     async def complete(self, principal: Principal, upload_id: str, request: CompleteUpload) -> FileCreated:
         """Turn the parts into a file that jobs can use; the same call again gives the same answer.
 
         Raises:
             InvalidRequestError: parts are missing or have other etags.
             NotFoundError: no such upload.
-            GoneError: it has expired.
+            GoneError: it has expired, or was given up.
             VolumeError: the file is no volume; the upload is then over and its bytes are dropped.
         """
-        lock = self._completing.setdefault(upload_id, asyncio.Lock())
-        async with lock:
-            return await self._complete(principal, upload_id, request)
+        async with self._completion.alone(upload_id):
+            return await self._completion.complete(await self._usable(principal, upload_id), request)
 
-    async def _complete(self, principal: Principal, upload_id: str, request: CompleteUpload) -> FileCreated:
-        session = await self._session(principal, upload_id)
-        if session.status == "completed":
-            return (await self.file(principal, session.file_id)).file
-        if session.rejection:
-            raise InvalidContentError(
-                session.rejection.message, hint=session.rejection.hint, details=session.rejection.details
-            )
-        _check_parts(session, request, dict(await self._objects.parts(session.multipart_id)))
-        await self._objects.finish_upload(session.multipart_id)
-        try:
-            inspection = await asyncio.to_thread(self._inspect, session)
-        except FailureError as error:
-            rejected = {"status": "rejected", "rejection": error.failure}
-            await self._save(session.model_copy(update=rejected))
-            await self._objects.delete(keys.file_volume(session.file_id))
-            await self._objects.abort_upload(session.multipart_id)
-            raise
-        record = self._file_record(session, inspection)
-        await self._objects.write(keys.file_record(session.file_id), record.model_dump_json().encode())
-        await self._save(session.model_copy(update={"status": "completed"}))
-        await self._objects.abort_upload(session.multipart_id)
-        return record.file
+    async def abort(self, principal: Principal, upload_id: str) -> None:
+        """Give an upload up and free what it holds; again is no error.
+
+        Raises:
+            NotFoundError: no such upload.
+            GoneError: it has expired.
+            ConflictError: it is complete, and there is a file.
+        """
+        async with self._completion.alone(upload_id):
+            session = await self._session(principal, upload_id)
+            if self._expired(session):
+                raise _expired()
+            if session.status == "completed":
+                raise ConflictError(
+                    "The upload is complete; it cannot be given up any more.",
+                    hint=f"Its file is {session.file_id}.",
+                    details={"file_id": session.file_id},
+                )
+            await self._completion.drop(await self._records.end(session, "aborted"))
 
     async def file(self, principal: Principal, file_id: str) -> FileRecord:
         """Return a file's record; raise NotFoundError."""
         if not is_file_id(file_id):
             raise _no_file(file_id)
         try:
-            record = FileRecord.model_validate_json(await self._objects.read(keys.file_record(file_id)))
+            record = await self._records.file(file_id)
         except ObjectMissingError:
             raise _no_file(file_id) from None
         if not principal.may_see(record.owner):
@@ -157,16 +219,16 @@ class UploadService:
         return record
 
     def _check_sizes(self, request: InitUpload) -> None:
-        if request.total_size > self._max_upload_size:
+        if request.total_size > self._limits.max_upload_size:
             raise TooLargeError(
-                f"The file has {request.total_size} bytes, the server takes at most {self._max_upload_size}.",
+                f"The file has {request.total_size} bytes, the server takes at most {self._limits.max_upload_size}.",
                 hint="Crop or bin the volume.",
-                details={"max_upload_size": self._max_upload_size},
+                details={"max_upload_size": self._limits.max_upload_size},
             )
         smallest = min(MIN_CHUNK_SIZE, request.total_size)  # a file of one part may be smaller
         if not smallest <= request.chunk_size <= MAX_CHUNK_SIZE:
             raise InvalidRequestError(
-                f"chunk_size is {request.chunk_size} bytes.",
+                f"chunk_size is {_short(request.chunk_size)} bytes.",
                 hint=f"Choose a chunk_size from {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE} bytes.",
                 details={"field": "chunk_size", "minimum": MIN_CHUNK_SIZE, "maximum": MAX_CHUNK_SIZE},
             )
@@ -177,64 +239,84 @@ class UploadService:
                 details={"field": "chunk_size"},
             )
 
+    async def _check_room(self, request: InitUpload) -> None:
+        free = await self._objects.free_bytes()
+        if free is not None and free < request.total_size:
+            raise StorageExhaustedError(
+                f"The server has {free} bytes of storage left, the file has {request.total_size}.",
+                hint="Ask whoever runs the server to free some space.",
+                details={"free_bytes": free},
+            )
+
+    async def _check_owner(self, owner: str, request: InitUpload, now: datetime) -> None:
+        """Refuse an upload, counted already, that is more than its owner may have."""
+        opened = await self._records.open_uploads(owner, now)
+        if len(opened) > self._limits.max_open:
+            wait = max(1, int((expiry(opened[0]) - now).total_seconds()))
+            raise RateLimitedError(
+                f"You have {self._limits.max_open} uploads open, as many as one user may have.",
+                hint="Complete them, or give up those that you don't need with DELETE /v1/uploads/{upload_id}.",
+                headers={"Retry-After": str(wait)},
+                details={
+                    "limit": self._limits.max_open,
+                    "window_seconds": int(self._limits.ttl.total_seconds()),
+                    "retry_after_seconds": wait,
+                    "open_uploads": [mark.upload_id for mark in opened[:_SHOWN]],
+                },
+            )
+        if self._limits.quota is None:
+            return
+        used = sum(mark.size for mark in opened) + await self._records.stored_bytes(owner)
+        if used > self._limits.quota:
+            raise StorageExhaustedError(
+                f"With this file of {request.total_size} bytes you would have {used} bytes on the server, "
+                f"more than your {self._limits.quota}.",
+                hint="Give up uploads that you don't need, or ask whoever runs the server for more room.",
+                details={"quota_bytes": self._limits.quota, "used_bytes": used - request.total_size},
+            )
+
+    async def _usable(self, principal: Principal, upload_id: str) -> UploadSession:
+        session = await self._session(principal, upload_id)
+        if session.status == "aborted":
+            raise _aborted()
+        if self._expired(session):
+            raise _expired()
+        return session
+
     async def _session(self, principal: Principal, upload_id: str) -> UploadSession:
         if not is_upload_id(upload_id):
             raise _no_upload(upload_id)
         try:
-            session = UploadSession.model_validate_json(await self._objects.read(keys.upload_session(upload_id)))
+            session = await self._records.session(upload_id)
         except ObjectMissingError:
             raise _no_upload(upload_id) from None
         if not principal.may_see(session.owner):
             raise _no_upload(upload_id)
-        if session.status == "active" and session.expires_at <= self._now():
-            raise GoneError("The upload has expired.", hint="Begin a new one.")
         return session
 
-    async def _save(self, session: UploadSession) -> None:
-        await self._objects.write(keys.upload_session(session.upload_id), session.model_dump_json().encode())
-
-    def _inspect(self, session: UploadSession) -> Inspection:
-        with self._objects.open(keys.file_volume(session.file_id)) as stream:
-            return inspect_volume(stream, session.total_size)
-
-    def _file_record(self, session: UploadSession, inspection: Inspection) -> FileRecord:
-        return FileRecord(
-            owner=session.owner,
-            user_metadata=session.metadata,
-            file=FileCreated(
-                file_id=session.file_id,
-                filename=session.filename,
-                size=session.total_size,
-                content_type=session.content_type,
-                checksum=inspection.checksum,
-                metadata=inspection.metadata,
-                created_at=self._now(),
-            ),
-        )
+    def _expired(self, session: UploadSession) -> bool:
+        return session.status == "expired" or (session.status == "active" and session.expires_at <= self._now())
 
 
-def _check_parts(session: UploadSession, request: CompleteUpload, held: dict[int, Part]) -> None:
-    named = {part.part_number: part.etag for part in request.parts}
-    missing = [number for number in range(session.part_count) if number not in held]
-    if missing:
-        raise InvalidRequestError(
-            f"{len(missing)} of {session.part_count} parts are missing, the first is part {missing[0]}.",
-            hint="Upload the missing parts, then complete again.",
-            details={"field": "parts", "missing": missing[:100]},
-        )
-    wrong = [number for number, part in sorted(held.items()) if named.get(number) != part.etag]
-    unknown = sorted(set(named) - set(held))
-    if wrong or unknown or len(named) != len(request.parts):
-        raise InvalidRequestError(
-            "The list of parts does not agree with what was uploaded.",
-            hint="Name every part once, with the etag that its upload was answered with.",
-            details={"field": "parts", "wrong": wrong[:100], "unknown": unknown[:100]},
-        )
+def _short(number: int | None) -> str:
+    """A number for a message; one of a thousand digits has no place there."""
+    largest = 10**20
+    return "no length" if number is None else str(number) if -largest < number < largest else "far too many"
+
+
+def _expired() -> GoneError:
+    return GoneError("The upload has expired.", hint="Begin a new one with POST /v1/uploads/init.")
+
+
+def _aborted() -> GoneError:
+    return GoneError("The upload was given up.", hint="Begin a new one with POST /v1/uploads/init.")
 
 
 def _no_upload(upload_id: str) -> NotFoundError:
-    return NotFoundError(f"There is no upload {upload_id}.", hint="Begin a new one with POST /v1/uploads/init.")
+    return NotFoundError(f"There is no upload {upload_id[:64]}.", hint="Begin a new one with POST /v1/uploads/init.")
 
 
 def _no_file(file_id: str) -> NotFoundError:
-    return NotFoundError(f"There is no file {file_id}.", hint="Upload the volume first; see POST /v1/uploads/init.")
+    return NotFoundError(
+        f"There is no file {file_id[:64]}.", hint="Upload the volume first; see POST /v1/uploads/init."
+    )

@@ -1,0 +1,72 @@
+"""What killed processes left in a data directory, outside of what the object store shows."""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryomamba_crds.ids import resource_name
+
+_TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}$")
+_GENERATED_JOB = re.compile(r"^job_[a-z0-9]{12}$")
+
+
+def remove_local_leftovers(data_dir: Path, job_ids: Collection[str], older_than: datetime) -> list[Path]:
+    """Remove what nobody can be writing any more, and return it; blocking.
+
+    These are files that were never given their name, models that were never unpacked to their end, logs of jobs that
+    there are no more, and the empty folders of objects that were removed.
+
+    Args:
+        data_dir: The data directory.
+        job_ids: The jobs that there are.
+        older_than: What has changed since stays.
+    """
+    candidates = [
+        *_unnamed(data_dir / "store" / "objects"),
+        *(data_dir / "models").glob(".unpacking-*"),
+        *_logs(data_dir / "logs", frozenset(job_ids)),
+        *_empty(data_dir / "store" / "objects"),
+    ]
+    return [path for path in candidates if _is_older(path, older_than) and _remove(path)]
+
+
+def _unnamed(objects: Path) -> Iterator[Path]:
+    return (path for path in objects.rglob(".*") if _TEMPORARY.match(path.name) and path.is_file())
+
+
+def _logs(logs: Path, job_ids: frozenset[str]) -> Iterator[Path]:
+    if not logs.is_dir():
+        return
+    known = job_ids | {resource_name(job_id) for job_id in job_ids}
+    for folder in logs.iterdir():
+        if _GENERATED_JOB.match(folder.name) and folder.name not in known:
+            yield folder
+
+
+def _empty(objects: Path) -> Iterator[Path]:
+    """Folders named by an id that is never used again; nothing will be written into them."""
+    for pattern in ("uploads/*", "files/*", "jobs/*/*", "jobs/*"):
+        yield from (path for path in objects.glob(pattern) if path.is_dir() and not any(path.iterdir()))
+
+
+def _is_older(path: Path, moment: datetime) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC) <= moment
+    return False
+
+
+def _remove(path: Path) -> bool:
+    """Return whether this call removed it; another sweep may be about the same."""
+    try:
+        if not path.is_dir():
+            path.unlink()
+        elif path.name.startswith(".") or _GENERATED_JOB.match(path.name):
+            shutil.rmtree(path)
+        else:
+            path.rmdir()  # fails where something has come in
+    except FileNotFoundError:
+        return False
+    return True

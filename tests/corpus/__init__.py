@@ -1,0 +1,1 @@
+"""Files made to do harm, for tests of everything that takes files from strangers."""
