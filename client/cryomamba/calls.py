@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -22,10 +23,12 @@ from cryomamba.models import (
     UploadedFile,
     UploadedPart,
     UploadSession,
+    UploadState,
 )
 from cryomamba_crds.failures import FailureCode
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Metadata = Mapping[str, Any] | None
 
 READ_SECONDS = 60.0
 _COMPLETION_BYTES_PER_SECOND = 10 * 2**20
@@ -58,9 +61,7 @@ def gpu_status() -> Call[GpuStatus]:
     return Call("GET", "/v1/gpu/status", GpuStatus)
 
 
-def start_upload(
-    filename: str, total_size: int, chunk_size: int, metadata: Mapping[str, Any] | None
-) -> Call[UploadSession]:
+def start_upload(filename: str, total_size: int, chunk_size: int, metadata: Metadata) -> Call[UploadSession]:
     """Open an upload; sizes in bytes."""
     body: dict[str, Any] = {
         "filename": filename,
@@ -71,6 +72,11 @@ def start_upload(
     if metadata:
         body["metadata"] = dict(metadata)
     return Call("POST", "/v1/uploads/init", UploadSession, body=body)
+
+
+def upload_state(upload_id: str) -> Call[UploadState]:
+    """How far an upload is and which parts the server holds."""
+    return Call("GET", f"/v1/uploads/{quote(upload_id, safe='')}", UploadState)
 
 
 def complete_upload(upload_id: str, parts: list[UploadedPart], total_size: int) -> Call[UploadedFile]:

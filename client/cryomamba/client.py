@@ -4,7 +4,6 @@ import random
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,15 +31,8 @@ from cryomamba.models import (
     UploadedPart,
 )
 from cryomamba.retry import RetryPolicy
-from cryomamba.uploading import (
-    Part,
-    ProgressCallback,
-    Source,
-    Tracker,
-    UploadStoppedError,
-    chunk_size_for,
-    parts_of,
-)
+from cryomamba.sending import Sending, Telling
+from cryomamba.uploading import ProgressCallback, Source, UploadStoppedError, chunk_size_for
 
 Wait = Callable[[threading.Event, float], object]
 """Wait that many seconds, or less if the event is set meanwhile."""
@@ -114,11 +106,11 @@ class Client:
 
     def server_info(self) -> ServerInfo:
         """Return what the server is and which models it has."""
-        return self._call(calls.server_info())
+        return self.call(calls.server_info())
 
     def gpu_status(self) -> GpuStatus:
         """Return what the server's GPUs are doing."""
-        return self._call(calls.gpu_status())
+        return self.call(calls.gpu_status())
 
     def create_job(
         self,
@@ -142,52 +134,55 @@ class Client:
             ApiError: Among others ``CONFLICT`` with ``details["job_id"]`` where the same job is alive already.
         """
         key = idempotency_key or uuid.uuid4().hex
-        return self._call(calls.create_job(file_id, model, params or JobParams(), preview, key))
+        return self.call(calls.create_job(file_id, model, params or JobParams(), preview, key))
 
     def job(self, job_id: str) -> JobRecord:
         """Return one job."""
-        return self._call(calls.job(job_id))
+        return self.call(calls.job(job_id))
 
     def jobs(self, status: JobStatus | None = None, *, limit: int = 50, offset: int = 0) -> JobPage:
         """Return a page of the list of jobs, at most 100 a page."""
-        return self._call(calls.jobs(status, limit, offset))
+        return self.call(calls.jobs(status, limit, offset))
 
     def cancel(self, job_id: str) -> Cancellation:
         """Stop a job; ``CONFLICT`` where it has ended already."""
-        return self._call(calls.cancel(job_id))
+        return self.call(calls.cancel(job_id))
 
     def upload(
         self,
         path: str | Path,
         *,
         metadata: Mapping[str, Any] | None = None,
+        resume: str | None = None,
         on_progress: ProgressCallback | None = None,
+        on_session: Callable[[str], None] | None = None,
+        on_news: Callable[[str], None] | None = None,
     ) -> UploadedFile:
         """Send a volume in parts, several at once, straight from disk.
+
+        Where it breaks off (connection lost, server restarted or busy) the server is asked which parts it holds, and
+        the rest is sent, for about three minutes without a part that gets through.
 
         Args:
             path: An MRC or NIfTI file.
             metadata: Anything worth keeping with the file, such as microscope and date.
+            resume: Id of an earlier upload of the same file, of which only what is missing is sent.
             on_progress: Told the bytes sent and the bytes in all; see `ProgressCallback`.
+            on_session: Told the upload's id, for `resume`.
+            on_news: Told in words when the upload breaks off and goes on.
 
         Raises:
             ApiError: ``VALIDATION_ERROR`` (422) where the file is no usable volume.
             CryoMambaError: The file cannot be read, is empty, or changed on the way.
         """
+        telling = Telling(on_progress, on_session, on_news)
         with Source(Path(path)) as source:
             if source.size == 0:
                 raise CryoMambaError(f"{path} is empty", hint="Check that the file was written or copied completely.")
-            chunk_size = chunk_size_for(source.size)
-            session = self._call(calls.start_upload(source.path.name, source.size, chunk_size, metadata))
-            parts = parts_of(source.size, chunk_size)
-            if len(parts) != len(session.chunk_urls):
-                raise UnexpectedAnswerError(
-                    f"the server wants {len(session.chunk_urls)} parts for a file of {len(parts)}",
-                    hint="Check that client and server have the same version.",
-                )
-            tracker = Tracker(source.size, on_progress)
-            uploaded = self._send_parts(source, list(zip(parts, session.chunk_urls, strict=True)), tracker)
-            return self._call(calls.complete_upload(session.upload_id, uploaded, source.size))
+            sending = Sending(self, self._retry, self._parallel_parts, telling)
+            if resume is not None:
+                return sending.go_on(source, resume)
+            return sending.begin(source, chunk_size_for(source.size), metadata)
 
     def watch(self, job_id: str) -> Iterator[watching.AnyMessage]:
         """Yield a job's messages until it has ended; the last is a `CompletedMessage` or an `ErrorMessage`.
@@ -211,7 +206,7 @@ class Client:
                 if refused := watching.refusal(error, f"{self.url}/ws/jobs/{job_id}"):
                     raise refused from error
             failures += 1
-            instead = watching.message_of(self._call(calls.job(job_id), patience), datetime.now(UTC))
+            instead = watching.message_of(self.call(calls.job(job_id), patience), datetime.now(UTC))
             if instead is not None:
                 yield instead
                 if watching.is_last(instead):
@@ -236,7 +231,7 @@ class Client:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.part")
         try:
-            self._repeat(lambda: self._download_once(artifact, partial, on_progress), self._never)
+            self.repeat(lambda: self._download_once(artifact, partial, on_progress), self._never)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -278,32 +273,19 @@ class Client:
                 if message := watching.parsed(text):
                     yield message
 
-    def _send_parts(self, source: Source, parts: list[tuple[Part, str]], tracker: Tracker) -> list[UploadedPart]:
-        with ThreadPoolExecutor(self._parallel_parts, thread_name_prefix="cryomamba-upload") as executor:
-            futures = [executor.submit(self._send_part, source, part, url, tracker) for part, url in parts]
-            try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                failed = [future for future in done if future.exception() is not None]
-                return [future.result() for future in failed or futures]
-            finally:
-                tracker.stopped.set()
-                executor.shutdown(wait=False, cancel_futures=True)
+    def put_part(self, url: str, length: int, content: Iterator[bytes]) -> UploadedPart:
+        """Send one part of an upload, once; `upload` does it all."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
+        request = self._http.build_request("PUT", self._address(url), headers=self._headers | headers, content=content)
+        return calls.answer_of(self._send(request), UploadedPart)
 
-    def _send_part(self, source: Source, part: Part, url: str, tracker: Tracker) -> UploadedPart:
-        def send() -> UploadedPart:
-            tracker.begin(part)
-            request = self._http.build_request(
-                "PUT",
-                self._address(url),
-                headers=self._headers
-                | {"Content-Type": "application/octet-stream", "Content-Length": str(part.length)},
-                content=source.blocks(part, tracker),
-            )
-            return calls.answer_of(self._send(request), UploadedPart)
+    def pause(self, seconds: float) -> None:
+        """Wait as this client waits."""
+        self._wait(self._never, seconds)
 
-        return self._repeat(send, tracker.stopped)
+    def call(self, call: calls.Call[calls.Answer], policy: RetryPolicy | None = None) -> calls.Answer:
+        """Make one of the calls of `cryomamba.calls`, and again while its failures are passing."""
 
-    def _call(self, call: calls.Call[calls.Answer], policy: RetryPolicy | None = None) -> calls.Answer:
         def send() -> calls.Answer:
             request = self._http.build_request(
                 call.method,
@@ -315,7 +297,7 @@ class Client:
             )
             return calls.answer_of(self._send(request), call.answer)
 
-        return self._repeat(send, self._never, policy)
+        return self.repeat(send, self._never, policy)
 
     def _send(self, request: httpx.Request) -> httpx.Response:
         try:
@@ -325,9 +307,10 @@ class Client:
         self._reached = True
         return response
 
-    def _repeat(
+    def repeat(
         self, attempt: Callable[[], Result], stopped: threading.Event, policy: RetryPolicy | None = None
     ) -> Result:
+        """Do something, and again while its failures are passing; raise UploadStoppedError once `stopped` is set."""
         failures = 0
         while True:
             try:

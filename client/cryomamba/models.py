@@ -105,6 +105,25 @@ class UploadedPart(_Answer):
     etag: str
 
 
+class HeldPart(_Answer):
+    """A part as the server holds it; `size` in bytes."""
+
+    part_number: int
+    size: int
+    etag: str
+
+
+class UploadState(_Answer):
+    """How far an upload is; sizes in bytes."""
+
+    upload_id: str
+    total_size: int
+    chunk_size: int
+    status: Literal["active", "completed", "expired"]
+    parts: list[HeldPart]
+    file_id: str | None = None
+
+
 class VolumeMetadata(_Answer):
     """What the server found in a volume."""
 

@@ -27,6 +27,8 @@ from cryomamba_crds.failures import FailureCode
 OVERVIEW = "overview.png"
 PREVIEW = "preview.png"
 STATISTICS = "statistics.json"
+_OVER = frozenset({404, 409, 410, 422})
+"""Answers after which there is no upload to go on with."""
 SEGMENTATIONS = ("segmentation.mrc", "segmentation.nii.gz")
 _RESULTS = frozenset({OVERVIEW, PREVIEW, STATISTICS, "probabilities.npz", *SEGMENTATIONS})
 
@@ -61,6 +63,8 @@ class SegmentationRequest:
     model: str
     output: Path
     params: JobParams = field(default_factory=JobParams)
+    resume: str | None = None
+    """Id of an earlier upload of the same volume that broke off."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def run_segmentation(client: Client, request: SegmentationRequest, observer: Obs
     _check_server(client, request.model, header.file_size)
     for warning in header.warnings:
         observer.note(f"{request.volume.name}: {warning}")
-    uploaded = client.upload(request.volume, on_progress=observer.uploading)
+    uploaded = _upload(client, request, observer)
     job, created_here = _start_job(client, request, uploaded, observer)
     try:
         observer.working(job)
@@ -139,6 +143,24 @@ def _check_server(client: Client, model: str, size: int) -> None:
             f"the volume has {size:,} bytes and the server takes {server.max_upload_size:,} at most",
             hint="Bin or crop the volume, or ask whoever runs the server to raise the limit.",
         )
+
+
+def _upload(client: Client, request: SegmentationRequest, observer: Observer) -> UploadedFile:
+    """Upload the volume; where that breaks off for good, say how to go on with it."""
+    begun: list[str] = []
+    try:
+        return client.upload(
+            request.volume,
+            resume=request.resume,
+            on_progress=observer.uploading,
+            on_session=begun.append,
+            on_news=observer.note,
+        )
+    except (CryoMambaError, KeyboardInterrupt, SystemExit) as error:
+        over = isinstance(error, ApiError) and error.status in _OVER
+        if begun and not over:
+            observer.note(f"What was sent is kept for a while; go on with --resume {begun[0]}")
+        raise
 
 
 def _start_job(

@@ -1,8 +1,9 @@
 """How a file is cut into parts, and a part's bytes read from disk as they are sent."""
 
+import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -104,17 +105,30 @@ class Source:
             tracker.sent(part, len(block))
             yield block
 
+    def md5(self, part: Part) -> str:
+        """Return the checksum of a part's bytes as they are on disk, in hexadecimal."""
+        digest = hashlib.md5(usedforsecurity=False)
+        for position in range(part.offset, part.offset + part.length, BLOCK):
+            digest.update(os.pread(self._descriptor, min(BLOCK, part.offset + part.length - position), position))
+        return digest.hexdigest()
+
 
 class Tracker:
-    """What the threads of one upload share: how much is sent, and whether to stop."""
+    """What the threads of one upload share: how much is sent, and whether to stop.
 
-    def __init__(self, total: int, on_progress: ProgressCallback | None) -> None:
+    Args:
+        total: Bytes of the file.
+        on_progress: Told how far it is.
+        held: Parts that need not be sent.
+    """
+
+    def __init__(self, total: int, on_progress: ProgressCallback | None, held: Iterable[Part] = ()) -> None:
         self.stopped = threading.Event()
         self._total = total
         self._on_progress = on_progress
         self._lock = threading.Lock()
-        self._sent: dict[int, int] = {}
-        self._sum = 0
+        self._sent = {part.number: part.length for part in held}
+        self._sum = sum(self._sent.values())
 
     def begin(self, part: Part) -> None:
         """A part is about to be sent from its start, perhaps not for the first time."""

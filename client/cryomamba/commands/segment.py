@@ -49,6 +49,14 @@ def segment(  # noqa: PLR0913 - the options of the command
         str | None,
         typer.Option(help="In nm, one number or X,Y,Z; instead of the header's.", metavar="NM", show_default=False),
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on with an earlier upload of the same file that broke off.",
+            metavar="UPLOAD_ID",
+            show_default=False,
+        ),
+    ] = None,
     invert: Annotated[
         bool, typer.Option("--invert", help="Negate the intensities, for contrast opposite to the model's.")
     ] = False,
@@ -78,7 +86,7 @@ def segment(  # noqa: PLR0913 - the options of the command
         invert=invert,
     )
     with stoppable(), Client(url, token) as client, LiveProgress() as live:
-        result = run_segmentation(client, SegmentationRequest(file, model, output, params), live)
+        result = run_segmentation(client, SegmentationRequest(file, model, output, params, resume), live)
     show_result(results_console(), result)
 
 
