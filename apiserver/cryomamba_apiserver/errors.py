@@ -10,10 +10,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from cryomamba_apiserver.ports.object_store import StorageFullError
+from cryomamba_apiserver.ports.object_store import StorageFullError, StoreUnavailableError
 from cryomamba_crds.failures import Failure, FailureCode, FailureError
 
 _log = logging.getLogger(__name__)
+_LONGEST_NAME = 200
+"""A client's own words may be part of a field's name."""
 
 
 class ErrorEnvelope(BaseModel):
@@ -92,6 +94,19 @@ class TooLargeError(ApiError):
     code = FailureCode.PAYLOAD_TOO_LARGE
 
 
+class RangeError(ApiError):
+    """416: none of the bytes that were asked for are there."""
+
+    code = FailureCode.VALIDATION_ERROR
+    status = 416
+
+
+class RateLimitedError(ApiError):
+    """429: more than the limits allow."""
+
+    code = FailureCode.RATE_LIMIT_EXCEEDED
+
+
 class StorageExhaustedError(ApiError):
     """507."""
 
@@ -104,10 +119,15 @@ class UnavailableError(ApiError):
     code = FailureCode.SERVICE_UNAVAILABLE
 
 
+_STORE_RETRY_SECONDS = 10
 _FRAMEWORK = {
-    404: (FailureCode.NOT_FOUND, "There is nothing at this address.", "See /docs for the endpoints."),
+    404: (FailureCode.NOT_FOUND, "There is nothing at this address.", "See /openapi.json for the endpoints."),
     413: (FailureCode.PAYLOAD_TOO_LARGE, "The body of the request is too large.", "Send a smaller one."),
-    405: (FailureCode.VALIDATION_ERROR, "This address does not take that method.", "See /docs for the endpoints."),
+    405: (
+        FailureCode.VALIDATION_ERROR,
+        "This address does not take that method.",
+        "See /openapi.json for the endpoints.",
+    ),
 }
 
 
@@ -115,10 +135,16 @@ def install_error_handlers(app: FastAPI) -> None:
     """Let every error leave the app in the envelope."""
     app.add_exception_handler(FailureError, _on_failure)
     app.add_exception_handler(StorageFullError, _on_storage_full)
+    app.add_exception_handler(StoreUnavailableError, _on_store_unavailable)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
+
+
+def answer_to(error: ApiError) -> JSONResponse:
+    """Return what a client gets for an error that is met outside of the routes."""
+    return _respond(error.status or error.failure.code.http_status, error.failure, error.headers)
 
 
 def _respond(status: int, failure: Failure, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -130,40 +156,60 @@ async def _on_failure(_: Request, error: Exception) -> JSONResponse:
         raise error
     status = error.failure.code.http_status
     if isinstance(error, ApiError):
-        return _respond(error.status or status, error.failure, error.headers)
+        return answer_to(error)
     # The gates of headers and models judge content: what they refuse was sent correctly and is unusable.
     return _respond(422 if error.failure.code is FailureCode.VALIDATION_ERROR else status, error.failure)
 
 
 async def _on_storage_full(request: Request, error: Exception) -> JSONResponse:
     _log.error("the store is full: %s", error)
-    hint = "Free some space in the server's data directory, then send the request again; what was received is kept."
+    hint = "Free some space in the server's store, then send the request again; what was received is kept."
     return await _on_failure(request, StorageExhaustedError("The server's storage is full.", hint=hint))
+
+
+async def _on_store_unavailable(request: Request, error: Exception) -> JSONResponse:
+    _log.error("the store cannot be used: %s", error)
+    unavailable = UnavailableError(
+        "The server's object store cannot be used now.",
+        hint="Send the request again later; if that does not help, the server's log says what is wrong.",
+        headers={"Retry-After": str(_STORE_RETRY_SECONDS)},
+    )
+    return await _on_failure(request, unavailable)
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     problems = [
-        {"field": ".".join(str(part) for part in problem["loc"]), "problem": problem["msg"]}
+        {"field": ".".join(str(part) for part in problem["loc"])[:_LONGEST_NAME], "problem": problem["msg"]}
         for problem in error.errors()[:20]
     ]
     first = problems[0]
     failure = InvalidRequestError(
         f"The request is not valid: {first['field']}: {first['problem']}.",
-        hint="Correct the fields named in details; /docs describes each.",
+        hint="Correct the fields named in details; /openapi.json describes each.",
         details={"field": first["field"], "problems": problems},
     ).failure
     return _respond(400, failure)
 
 
-async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    fallback = (FailureCode.VALIDATION_ERROR, str(error.detail), "See /docs for what the endpoint takes.")
+    fallback = (FailureCode.VALIDATION_ERROR, str(error.detail), "See /openapi.json for what the endpoint takes.")
     code, message, hint = _FRAMEWORK.get(error.status_code, fallback)
     failure = Failure(code=code, message=message, hint=hint, retryable=code.retryable)
-    return _respond(error.status_code, failure, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # noqa: PLR2004 - an HTTP status
+        headers |= _allow(request)
+    return _respond(error.status_code, failure, headers)
+
+
+def _allow(request: Request) -> dict[str, str]:
+    """Return which methods an address takes: each is a route of its own, and FastAPI names those of the first alone."""
+    route = request.scope.get("route")
+    methods = request.app.openapi()["paths"].get(getattr(route, "path", None), {})
+    return {"Allow": ", ".join(sorted(method.upper() for method in methods))} if methods else {}
 
 
 async def _on_disconnect(request: Request, _: Exception) -> JSONResponse:

@@ -3,14 +3,18 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
 
 
 def _to_wire(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-Timestamp = Annotated[datetime, PlainSerializer(_to_wire, return_type=str)]
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(_to_wire, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
 """A moment in UTC to the second, written `2025-10-17T10:30:00Z`."""
 
 

@@ -15,7 +15,10 @@ router = APIRouter(prefix="/v1/gpu", tags=["gpus"], route_class=AuthenticatedRou
 
 @router.get("/status")
 async def gpu_status(_: Reader, context: AppContext) -> GpuStatusList:
-    """Get current GPU status and utilization."""
+    """Get current GPU status and utilization.
+
+    Memory is in MiB here, in bytes in `/v1/server/info`.
+    """
     inventory = await asyncio.to_thread(context.read_gpus)
     gpus = [
         GpuStatus(

@@ -16,14 +16,20 @@ authenticated = APIRouter(prefix="/v1", tags=["system"], route_class=Authenticat
 
 @router.get("/healthz")
 async def healthz(context: AppContext) -> Health:
-    """Check server health status."""
+    """Check server health status.
+
+    Needs no token; asks nothing of what the server depends on, for which there is `/readyz`.
+    """
     now = context.now()
     return Health(timestamp=now, uptime_seconds=int((now - context.started_at).total_seconds()))
 
 
 @authenticated.get("/server/info")
 async def server_info(_: Reader, context: AppContext) -> ServerInfo:
-    """Get server information and capabilities."""
+    """Get server information and capabilities.
+
+    Sizes are in bytes.
+    """
     inventory = await asyncio.to_thread(context.read_gpus)
     return ServerInfo(
         version=metadata.version("cryomamba"),
