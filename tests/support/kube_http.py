@@ -15,20 +15,21 @@ from support.kubernetes import Kubectl
 MERGE = "application/merge-patch+json"
 
 
-def client(kubectl: Kubectl) -> httpx.Client:
-    """Return a client whose base is the API server."""
+def client(kubectl: Kubectl, *, anonymous: bool = False) -> httpx.Client:
+    """Return a client whose base is the API server; an anonymous one is for requests that bring tokens of their own."""
     config = yaml.safe_load(kubectl.kubeconfig.read_text())
     (context,) = config["contexts"]
     (cluster,) = (item["cluster"] for item in config["clusters"] if item["name"] == context["context"]["cluster"])
     (user,) = (item["user"] for item in config["users"] if item["name"] == context["context"]["user"])
     authority = base64.b64decode(cluster.get("certificate-authority-data", "")).decode()
     trust = ssl.create_default_context(cafile=cluster.get("certificate-authority"), cadata=authority or None)
-    if certificate := user.get("client-certificate-data"):
+    certificate = user.get("client-certificate-data")
+    if certificate and not anonymous:
         with tempfile.NamedTemporaryFile() as pair:  # Python reads certificates from files only
             pair.write(base64.b64decode(certificate) + base64.b64decode(user["client-key-data"]))
             pair.flush()
             trust.load_cert_chain(pair.name)
-    headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+    headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user and not anonymous else {}
     return httpx.Client(base_url=cluster["server"], verify=trust, headers=headers, trust_env=False, timeout=30)
 
 

@@ -127,7 +127,7 @@ def _place(kubectl: Kubectl) -> Iterator[Place]:
     """Give runners their rights in a namespace."""
     grant(kubectl, "runner")
     until(lambda: _may_patch(kubectl), seconds=20)
-    with client(kubectl) as http:
+    with client(kubectl, anonymous=True) as http:
         yield Place(kubectl, http)
 
 
