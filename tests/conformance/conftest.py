@@ -16,16 +16,16 @@ from typer.testing import CliRunner
 
 from cryomamba_apiserver.commands.token import app as token_command
 from support.api_target import SECONDS, Person, Target, moment, ok, volume, with_nan
-from support.commands import serving
+from support.commands import environment_with, serving
 from support.waiting import until
 
 STUB_RUNNER = Path(__file__).parents[1] / "unit" / "apiserver" / "stub_runner.py"
 SCRIPTED_SERVER = Path(__file__).parents[1] / "support" / "scripted_server.py"
 _TOKENS = {"ada": "ADA", "bob": "BOB", "admin": "ADMIN", "reader": "READER"}
 _ROOMY = {
-    "CRYOMAMBA_REQUESTS_PER_MINUTE": "100000",
-    "CRYOMAMBA_JOBS_PER_HOUR": "1000",
-    "CRYOMAMBA_MAX_OPEN_UPLOADS": "1000",
+    "requests_per_minute": "100000",
+    "jobs_per_hour": "1000",
+    "max_open_uploads": "1000",
 }
 """Limits that a whole suite fits in."""
 
@@ -78,8 +78,7 @@ def _local(url: str, data_dir: Path) -> Iterator[Target]:
 @contextmanager
 def _serve(folder: Path, settings: dict[str, str]) -> Iterator[Target]:
     """Run `cryomamba serve` on a folder with settings from the environment."""
-    environment = ("env", *(f"{name}={value}" for name, value in settings.items()))
-    with serving(folder / "data", environment) as server, _local(server.url, server.data_dir) as target:
+    with serving(folder / "data", **settings) as server, _local(server.url, server.data_dir) as target:
         yield target
 
 
@@ -105,7 +104,7 @@ def serve(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                 pytest.skip(f"the server at --base-url would have to run with {settings}")
             key = tuple(sorted(settings.items()))
             if key not in started:
-                named = {f"CRYOMAMBA_{name.upper()}": str(value) for name, value in settings.items()}
+                named = {name: str(value) for name, value in settings.items()}
                 started[key] = servers.enter_context(_serve(tmp_path_factory.mktemp("serve"), named))
             return started[key]
 
@@ -151,8 +150,7 @@ def _scripted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     (folder / "script").write_text("result")
     data_dir = folder / "data"
     data_dir.mkdir()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CRYOMAMBA_")}
-    environment |= _ROOMY | {"PYTHONPATH": str(SCRIPTED_SERVER.parents[1])}
+    environment = environment_with(**_ROOMY) | {"PYTHONPATH": str(SCRIPTED_SERVER.parents[1])}
     with (folder / "stderr").open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, SCRIPTED_SERVER, data_dir, folder, STUB_RUNNER],

@@ -18,12 +18,18 @@ INTERRUPTIBLE = ("env", "--default-signal=INT")
 START_SECONDS = 60
 
 
+def environment_with(**settings: str) -> dict[str, str]:
+    """Return this process's environment with the server's settings in place of those that somebody may have set."""
+    return ENVIRONMENT | {f"CRYOMAMBA_{name.upper()}": value for name, value in settings.items()}
+
+
 @dataclass(frozen=True)
 class Server:
     process: subprocess.Popen[str]
     url: str
     data_dir: Path
     errors: Path
+    environment: dict[str, str]
 
     def token(self, scope: str = "read,write") -> str:
         done = subprocess.run(
@@ -31,14 +37,15 @@ class Server:
             capture_output=True,
             text=True,
             check=True,
-            env=ENVIRONMENT,
+            env=self.environment,
         )
         return done.stdout.strip()
 
 
 @contextmanager
-def serving(data_dir: Path, prefix: tuple[str, ...] = ()) -> Iterator[Server]:
+def serving(data_dir: Path, prefix: tuple[str, ...] = (), **settings: str) -> Iterator[Server]:
     """Run `cryomamba serve` until the end of the with statement."""
+    environment = environment_with(**settings)
     errors = data_dir.with_name(f"{data_dir.name}.stderr")
     with errors.open("a") as stderr:
         process = subprocess.Popen(
@@ -46,10 +53,10 @@ def serving(data_dir: Path, prefix: tuple[str, ...] = ()) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=ENVIRONMENT,
+            env=environment,
         )
     try:
-        yield Server(process, _url(process, errors), data_dir, errors)
+        yield Server(process, _url(process, errors), data_dir, errors, environment)
     finally:
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_ctrl_c_in_the_demo_leaves_nothing_behind(tmp_path):
 
 def test_a_job_survives_kill_9_of_the_server(cryomamba, tmp_path):
     volume, data_dir = large_volume(tmp_path, (64, 128, 128)), tmp_path / "data"
-    with serving(data_dir) as server:
+    with serving(data_dir, requests_per_minute="10000") as server:
         command = [*CRYOMAMBA, "segment", volume, "--model", "demo", "--output", tmp_path / "out", "--no-mirroring"]
         environment = ENVIRONMENT | {"CRYOMAMBA_URL": server.url, "CRYOMAMBA_TOKEN": server.token()}
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as client:
@@ -208,7 +209,7 @@ def test_a_job_survives_kill_9_of_the_server(cryomamba, tmp_path):
         # The pipe to the server broke, and with it the runner ends.
         until(lambda: processes_with(str(data_dir)) == [], 20)
 
-    with serving(data_dir) as server:
+    with serving(data_dir, requests_per_minute="10000") as server:
         headers = {"Authorization": f"Bearer {server.token()}"}
 
         def job() -> dict:
@@ -246,12 +247,12 @@ def small_disk(tmp_path):
     namespace = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         namespace = ("unshare", "--mount", "sh", "-c", mount, "sh")
-    with serving(data_dir, namespace) as server:
-        # The secret lies inside the namespace, so the token that the server printed is taken.
-        assert server.process.stdout
-        token = next(line for line in server.process.stdout if line.startswith("eyJ")).strip()
-        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {token}"}) as client:
-            yield client
+    # What the server would make its own secret of lies inside the namespace.
+    with (
+        serving(data_dir, namespace, token_secret=secrets.token_hex(32), requests_per_minute="1000") as server,
+        httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.token()}"}) as client,
+    ):
+        yield client
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_sent(small_disk):

@@ -13,7 +13,7 @@ from support.raw_http import Answer, answer_to, connect, read_answer
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data_dir = tmp_path_factory.mktemp("hostile") / "data"
-    with serving(data_dir, ("env", "CRYOMAMBA_REQUESTS_PER_MINUTE=100000")) as started:
+    with serving(data_dir, requests_per_minute="100000") as started:
         yield started
 
 
@@ -210,7 +210,7 @@ def test_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
 
 def test_more_connections_than_there_may_be_are_told_so(tmp_path: Path) -> None:
     with (
-        serving(tmp_path / "data", ("env", "CRYOMAMBA_MAX_CONNECTIONS=2")) as full,
+        serving(tmp_path / "data", max_connections="2") as full,
         connect(full.url) as one,
         connect(full.url) as other,
     ):

@@ -30,8 +30,7 @@ def log_format(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path, log_format: str) -> Iterator[Server]:
-    environment = ("env", f"CRYOMAMBA_LOG_FORMAT={log_format}", "CRYOMAMBA_LOG_LEVEL=debug")
-    with serving(tmp_path / "data", environment) as started:
+    with serving(tmp_path / "data", log_format=log_format, log_level="debug") as started:
         yield started
 
 

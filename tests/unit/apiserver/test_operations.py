@@ -131,7 +131,7 @@ def test_bytes_of_bodies_and_uploads_in_flight_are_counted(upload: Any, server: 
 
 
 def test_metrics_are_on_a_port_of_their_own(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", ("env", "CRYOMAMBA_METRICS_PORT=0")) as server:
+    with serving(tmp_path / "data", metrics_port="0") as server:
         assert server.process.stdout
         address = server.process.stdout.readline().removeprefix("Metrics: ").strip()
         text = httpx.get(address).text

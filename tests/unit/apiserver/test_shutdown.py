@@ -75,7 +75,7 @@ def test_an_upload_in_flight_is_taken_to_its_end_and_nothing_new_is_taken(tmp_pa
 
 
 def test_a_request_that_takes_longer_than_the_server_waits_is_told_to_come_again(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", ("env", "CRYOMAMBA_SHUTDOWN_SECONDS=1")) as server:
+    with serving(tmp_path / "data", shutdown_seconds="1") as server:
         head = begin_part(server, server.token())
         with connect(server.url) as uploading:
             send_head(uploading, head)
@@ -90,7 +90,7 @@ def test_a_request_that_takes_longer_than_the_server_waits_is_told_to_come_again
 
 
 def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", ("env", "CRYOMAMBA_SHUTDOWN_SECONDS=600")) as server:
+    with serving(tmp_path / "data", shutdown_seconds="600") as server:
         head = begin_part(server, server.token())
         with connect(server.url) as uploading:
             send_head(uploading, head)
@@ -102,7 +102,7 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
 
 
 def test_idle_connections_do_not_keep_the_server(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", ("env", "CRYOMAMBA_SHUTDOWN_SECONDS=600")) as server, connect(server.url) as idle:
+    with serving(tmp_path / "data", shutdown_seconds="600") as server, connect(server.url) as idle:
         idle.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         read_answer(idle)
         server.process.send_signal(signal.SIGTERM)

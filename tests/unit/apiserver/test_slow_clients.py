@@ -14,20 +14,19 @@ from support.commands import Server, serving
 from support.raw_http import answer_to, connect, is_closed, read_answer
 from support.waiting import until
 
-_SHORT = (
-    "env",
-    "CRYOMAMBA_HEADER_SECONDS=1",
-    "CRYOMAMBA_BODY_SECONDS=1",
-    "CRYOMAMBA_BODY_RATE=1000",
-    "CRYOMAMBA_SEND_SECONDS=1",
-    "CRYOMAMBA_KEEP_ALIVE_SECONDS=1",
-    "CRYOMAMBA_REQUESTS_PER_MINUTE=100000",
-)
+_SHORT = {
+    "header_seconds": "1",
+    "body_seconds": "1",
+    "body_rate": "1000",
+    "send_seconds": "1",
+    "keep_alive_seconds": "1",
+    "requests_per_minute": "100000",
+}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("slow") / "data", _SHORT) as started:
+    with serving(tmp_path_factory.mktemp("slow") / "data", **_SHORT) as started:
         yield started
 
 
