@@ -82,7 +82,7 @@ def _serve(folder: Path, settings: dict[str, str]) -> Iterator[Target]:
         yield target
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """The server under test; nothing is known of what is behind it."""
     if url := _foreign(request.config):
@@ -93,7 +93,7 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def serve(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Target]]:
     """Starts another server with settings of its own; one that is just there has the settings that it has."""
     with ExitStack() as servers:
@@ -141,7 +141,7 @@ class Scripted:
         (self.control / "new").replace(self.control / name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _scripted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripted]:
     if _foreign(request.config):
         pytest.skip("the clock, the GPU and the runner of the server at --base-url are not the test's to set")
@@ -182,7 +182,7 @@ def scripted(_scripted: Scripted) -> Iterator[Scripted]:
     _scripted.jobs_do("result")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def at_capacity(serve: Callable[..., Target], large_volume: bytes, small_volume: bytes) -> httpx.Response:
     """The answer to a job for which the queue has no place left."""
     target = serve(max_queued_jobs=1)
@@ -197,7 +197,7 @@ def at_capacity(serve: Callable[..., Target], large_volume: bytes, small_volume:
     return answer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def storage_full(serve: Callable[..., Target]) -> httpx.Response:
     """The answer to an upload for which there is no storage left."""
     target = serve(storage_quota=4 << 20)
@@ -206,38 +206,38 @@ def storage_full(serve: Callable[..., Target]) -> httpx.Response:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ada(target: Target) -> Person:
     return Person(target, target.ada)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bob(target: Target) -> Person:
     return Person(target, target.bob)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def admin(target: Target) -> Person:
     return Person(target, target.admin)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reader(target: Target) -> Person:
     return Person(target, target.reader)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stranger(target: Target) -> Person:
     return Person(target, None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def small_volume(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """[X, Y, Z] = [32, 28, 24] voxels of 1.0, 1.0 and 1.5 nm."""
     return volume(tmp_path_factory.mktemp("small"), (24, 28, 32))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def large_volume(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """14 MB, which are three parts."""
     return volume(tmp_path_factory.mktemp("large"), (96, 192, 192))
@@ -261,13 +261,13 @@ class Ended:
         return [message for message in self.messages if message["type"] == kind]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def small_file(ada: Person, small_volume: bytes) -> dict[str, Any]:
     """A file that jobs can use."""
     return ada.upload(small_volume)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ended(ada: Person, small_file: dict[str, Any], small_volume: bytes) -> tuple[Ended, Ended]:
     """One job that completes and one that fails, watched from their beginnings."""
     unusable = ada.upload(with_nan(small_volume))
@@ -285,23 +285,23 @@ def ended(ada: Person, small_file: dict[str, Any], small_volume: bytes) -> tuple
     return completes, fails
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def completed(ended: tuple[Ended, Ended]) -> Ended:
     return ended[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def failed(ended: tuple[Ended, Ended]) -> Ended:
     return ended[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def large_file(ada: Person, large_volume: bytes) -> dict[str, Any]:
     """A file that keeps a job busy."""
     return ada.upload(large_volume)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(ada: Person, ended: tuple[Ended, Ended], large_file: dict[str, Any]) -> Iterator[str]:
     """A job that is running and goes on for minutes; after `ended`, which would have to wait for it."""
     created = ok(ada.submit(large_file["file_id"], params={"step_size": 0.1}), 201)
@@ -311,7 +311,7 @@ def running(ada: Person, ended: tuple[Ended, Ended], large_file: dict[str, Any])
     ok(ada.delete(f"/v1/jobs/{job_id}"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cancelled(ada: Person, running: str, large_file: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The answers to a job that was created behind a running one, looked at, and cancelled."""
     created = ok(ada.submit(large_file["file_id"], params={"step_size": 0.2}), 201)
