@@ -127,6 +127,8 @@ class UploadState(_Answer):
 class VolumeMetadata(_Answer):
     """What the server found in a volume."""
 
+    filename: str | None = None
+    """Name that it was uploaded under."""
     shape: tuple[int, int, int]
     """[X, Y, Z] in voxels."""
     voxel_size: tuple[float, float, float] | None = None

@@ -33,12 +33,20 @@ from cryomamba_apiserver.ports.object_store import (
 
 _PAGE = 1000
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_RESERVED_SHARE = 0.05
+_MOST_RESERVED = 1 << 30
 
 
 class DirectoryObjectStore:
-    """Fulfils `ObjectStore` for one process on one machine."""
+    """Fulfils `ObjectStore` for one process on one machine.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: Its folder.
+        reserve: Bytes of the disk that uploads leave free, for jobs and records; None: 5 % of it, 1 GiB at most.
+    """
+
+    def __init__(self, root: Path, reserve: int | None = None) -> None:
+        self._reserve = reserve
         self._objects = root / "objects"
         self._uploads = root / "uploads"
         self._parts_being_put: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()
@@ -103,7 +111,7 @@ class DirectoryObjectStore:
             return self._path(key).open("rb")
 
     async def free_bytes(self) -> int | None:  # noqa: D102 - the port says it
-        return shutil.disk_usage(self._objects).free
+        return await asyncio.to_thread(self._room)
 
     def presigned_get(self, key: str, ttl: timedelta, filename: str) -> str | None:  # noqa: ARG002, D102 - no such thing
         return None
@@ -136,7 +144,13 @@ class DirectoryObjectStore:
         await asyncio.to_thread(self._finish, upload, parts)
 
     async def abort_upload(self, upload: str) -> None:  # noqa: D102 - the port says it
-        await asyncio.to_thread(_remove_tree, self._folder(upload))
+        await asyncio.to_thread(_remove_upload, self._folder(upload))
+
+    def _room(self) -> int:
+        """Return the bytes that uploads may still take."""
+        disk = shutil.disk_usage(self._objects)
+        reserve = min(_MOST_RESERVED, int(disk.total * _RESERVED_SHARE)) if self._reserve is None else self._reserve
+        return max(0, disk.free - reserve)
 
     def _path(self, key: str) -> Path:
         path = self._objects / key
@@ -166,6 +180,8 @@ class DirectoryObjectStore:
             return None
 
     def _create_upload(self, upload: str, key: str, size: int) -> None:
+        if size > self._room():
+            raise StorageFullError("the disk of the data directory has no room but what is kept for jobs and records")
         folder = self._folder(upload)
         # The record first: what is listed can be aborted.
         _write_whole(folder / "upload.json", json.dumps({"id": upload, "key": key}).encode())
@@ -175,8 +191,11 @@ class DirectoryObjectStore:
             try:
                 os.posix_fallocate(volume.fileno(), 0, size)
             except OSError:
-                _remove_tree(folder)
+                _remove_upload(folder)
                 raise
+        if not self._room():  # of uploads that begin at once, each found the room that the others took
+            _remove_upload(folder)
+            raise StorageFullError("the disk of the data directory has no room but what is kept for jobs and records")
 
     def _list_uploads(self) -> list[PendingUpload]:
         found = []
@@ -214,9 +233,12 @@ class DirectoryObjectStore:
         finally:
             await asyncio.to_thread(_close, volume)
         part = Part(etag=digest.hexdigest(), size=size)
-        with _full():
-            (folder / "parts" / f"{number}-{size}-{part.etag}").touch()
+        await asyncio.to_thread(self._record_part, upload, f"{number}-{size}-{part.etag}")
         return part
+
+    def _record_part(self, upload: str, name: str) -> None:
+        with _full(), _missing(upload):  # it may have been aborted meanwhile
+            (self._folder(upload) / "parts" / name).touch()
 
     def _finish(self, upload: str, parts: Mapping[int, Part]) -> None:
         target = self._path(upload.partition("?")[0])
@@ -231,7 +253,7 @@ class DirectoryObjectStore:
                 raise PartConflictError(f"part {changed[0]} is not held, or with other bytes")
             target.parent.mkdir(parents=True, exist_ok=True)
             (self._folder(upload) / "volume").rename(target)
-        _remove_tree(self._folder(upload))
+        _remove_upload(self._folder(upload))
 
 
 @contextlib.contextmanager
@@ -298,6 +320,13 @@ def _close(file: BinaryIO) -> None:
 def _remove_tree(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
+
+
+def _remove_upload(folder: Path) -> None:
+    """Remove the folder of an upload, its record last: what a kill leaves of it is still listed, and so removed."""
+    (folder / "volume").unlink(missing_ok=True)
+    _remove_tree(folder / "parts")
+    _remove_tree(folder)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[ObjectStat]:

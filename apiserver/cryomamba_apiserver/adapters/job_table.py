@@ -68,7 +68,7 @@ class JobTable:
             return None
         if row[0] != retry.request_digest:
             raise RetryKeyConflictError(retry.key)
-        return JobReceipt.model_validate_json(row[1])
+        return JobReceipt.model_validate_json(row[1]).model_copy(update={"replayed": True})
 
     def insert(self, request: JobRequest, max_queued: int, retry: RetryKey | None = None) -> Taken:
         """Take a job in at the end of the queue, unless this key has done so already.

@@ -76,6 +76,8 @@ class LocalJobStore:
         self._recent = RecentJobs()
         self._watchers = Watchers()
         self._running: dict[str, asyncio.Task[None]] = {}
+        # What runners have said and the disk does not have yet: whoever asks is told what watchers were told.
+        self._unwritten: dict[str, dict[str, Any]] = {}
         self._free_slots: list[int | None] = list(profile.gpus) or [None]
         self._wake = asyncio.Event()
         # On the file system of the store, so that a result is moved into it and not copied.
@@ -90,10 +92,12 @@ class LocalJobStore:
         return await _to_its_end(self._take_in(request, retry))
 
     async def get(self, job_id: str) -> JobRecord:  # noqa: D102 - the port says it
-        if record := self._recent.get(job_id):
-            return record
-        begun = self._recent.begin()
-        return self._recent.read(await self._call(self._table.get, job_id), begun)
+        record = self._recent.get(job_id)
+        if record is None:
+            begun = self._recent.begin()
+            record = self._recent.read(await self._call(self._table.get, job_id), begun)
+        said = self._unwritten.get(job_id)
+        return record if said is None or record.status.finished else record.model_copy(update=said)
 
     async def list_jobs(  # noqa: D102 - the port says it
         self, owner: str | None, status: JobStatus | None, limit: int, offset: int, before: str | None = None
@@ -166,6 +170,7 @@ class LocalJobStore:
         def leave(_: asyncio.Task[None]) -> None:
             self._free_slots.append(slot)
             del self._running[record.job_id]
+            self._unwritten.pop(record.job_id, None)
             self._wake.set()
 
         # Not in a `finally` of the task, which never runs where the task is cancelled before its first step.
@@ -200,7 +205,8 @@ class LocalJobStore:
             async for report in runner.reports():
                 unwritten |= {name: value for name, value in report if value is not None}
                 if clock() < next_write:
-                    await self._watchers.show(record.model_copy(update={**unwritten, "updated_at": self._now()}))
+                    said = self._unwritten[record.job_id] = {**unwritten, "updated_at": self._now()}
+                    await self._watchers.show(record.model_copy(update=said))
                     continue
                 next_write = clock() + _WRITE_SECONDS
                 try:
@@ -241,6 +247,7 @@ class LocalJobStore:
     async def _write(self, job_id: str, changes: dict[str, Any]) -> JobRecord:
         record = await self._call(self._table.change, job_id, changes)
         self._recent.written(record)
+        self._unwritten.pop(job_id, None)
         await self._watchers.show(record)
         return record
 

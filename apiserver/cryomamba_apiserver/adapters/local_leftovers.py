@@ -1,6 +1,7 @@
 """What killed processes left in a data directory, outside of what the object store shows."""
 
 import contextlib
+import errno
 import re
 import shutil
 from collections.abc import Collection, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from cryomamba_crds.ids import resource_name
 
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}$")
+_UPLOAD = re.compile(r"^[0-9a-f]{32}$")
 _GENERATED_JOB = re.compile(r"^job_[a-z0-9]{12}$")
 
 
@@ -17,7 +19,8 @@ def remove_local_leftovers(data_dir: Path, job_ids: Collection[str], older_than:
     """Remove what nobody can be writing any more, and return it; blocking.
 
     These are files that were never given their name, models that were never unpacked to their end, logs of jobs that
-    there are no more, and the empty folders of objects that were removed.
+    there are no more, uploads whose record was never written or went before them, and the empty folders of objects
+    that were removed.
 
     Args:
         data_dir: The data directory.
@@ -28,6 +31,7 @@ def remove_local_leftovers(data_dir: Path, job_ids: Collection[str], older_than:
         *_unnamed(data_dir / "store" / "objects"),
         *(data_dir / "models").glob(".unpacking-*"),
         *_logs(data_dir / "logs", frozenset(job_ids)),
+        *_uploads(data_dir / "store" / "uploads"),
         *_empty(data_dir / "store" / "objects"),
     ]
     return [path for path in candidates if _is_older(path, older_than) and _remove(path)]
@@ -44,6 +48,11 @@ def _logs(logs: Path, job_ids: frozenset[str]) -> Iterator[Path]:
     for folder in logs.iterdir():
         if _GENERATED_JOB.match(folder.name) and folder.name not in known:
             yield folder
+
+
+def _uploads(uploads: Path) -> Iterator[Path]:
+    """Folders that the store does not list, since what would be listed is not there."""
+    return (path for path in uploads.glob("*/") if not (path / "upload.json").exists())
 
 
 def _empty(objects: Path) -> Iterator[Path]:
@@ -63,10 +72,14 @@ def _remove(path: Path) -> bool:
     try:
         if not path.is_dir():
             path.unlink()
-        elif path.name.startswith(".") or _GENERATED_JOB.match(path.name):
+        elif path.name.startswith(".") or _GENERATED_JOB.match(path.name) or _UPLOAD.match(path.name):
             shutil.rmtree(path)
         else:
-            path.rmdir()  # fails where something has come in
+            path.rmdir()
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False  # something has come in
     return True

@@ -24,7 +24,7 @@ class RunnerStore:
 def open_object_store(settings: Settings) -> ObjectStore:
     """Return the S3 store that is set, else the one in the data directory; nothing is asked of it yet."""
     connection = s3_connection(settings)
-    return S3ObjectStore(connection) if connection else DirectoryObjectStore(settings.data_dir / "store")
+    return S3ObjectStore(connection) if connection else _directory(settings)
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ def runner_store(settings: Settings) -> RunnerStore:
     """Return how a runner finds the same store."""
     connection = s3_connection(settings)
     if connection is None:
-        return RunnerStore(TaskDirectory(root=str(DirectoryObjectStore(settings.data_dir / "store").root)))
+        return RunnerStore(TaskDirectory(root=str(_directory(settings).root)))
     secrets = {
         ACCESS_KEY_VARIABLE: connection.access_key,
         SECRET_KEY_VARIABLE: connection.secret_key,
@@ -56,6 +56,10 @@ def runner_store(settings: Settings) -> RunnerStore:
         ca_file=None if connection.ca_file is None else str(connection.ca_file),
     )
     return RunnerStore(store, {name: value for name, value in secrets.items() if value is not None})
+
+
+def _directory(settings: Settings) -> DirectoryObjectStore:
+    return DirectoryObjectStore(settings.data_dir / "store", settings.storage_reserve)
 
 
 def s3_connection(settings: Settings) -> S3Connection | None:

@@ -1,11 +1,13 @@
 """`cryomamba serve`: the API server on one workstation."""
 
 import contextlib
+import errno
 import fcntl
 import getpass
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Awaitable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from cryomamba_apiserver.operations.metrics import Backlog
     from cryomamba_apiserver.settings import Settings
+
+_START_BYTES = 1 << 20
 
 app = typer.Typer(help="Run the server on this machine.")
 
@@ -45,6 +49,7 @@ def serve(
     from cryomamba_apiserver.app import create_app  # noqa: PLC0415
     from cryomamba_apiserver.operations.logs import configure_logs  # noqa: PLC0415
     from cryomamba_apiserver.settings import read_settings  # noqa: PLC0415
+    from cryomamba_apiserver.tokens.opening import check_token_settings  # noqa: PLC0415
 
     given = {"listen_host": host, "listen_port": port, "data_dir": data_dir}
     settings = read_settings(os.environ, **{name: value for name, value in given.items() if value is not None})
@@ -52,6 +57,8 @@ def serve(
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         held.enter_context(_alone(settings.data_dir))
+        _check_room(settings.data_dir)
+        check_token_settings(settings)
         listener = held.enter_context(_listening(settings.listen_host, settings.listen_port))
         metrics_listener = (
             None
@@ -69,6 +76,7 @@ def _run(
 ) -> None:
     from cryomamba_apiserver.operations.backlog import read_backlog  # noqa: PLC0415 - see above
     from cryomamba_apiserver.operations.metrics import metrics_app  # noqa: PLC0415 - see above
+    from cryomamba_apiserver.operations.probes import Ready, readyz  # noqa: PLC0415 - see above
     from cryomamba_apiserver.operations.serving import (  # noqa: PLC0415 - see above
         ApiServer,
         MetricsServer,
@@ -81,7 +89,10 @@ def _run(
         def backlog() -> "Awaitable[Backlog | None]":
             return read_backlog(application.state.context.job_store, settings.probe_seconds)
 
-        beside = MetricsServer(server_config(metrics_app(metrics, backlog), settings, metrics), metrics_listener)
+        def ready() -> "Awaitable[Ready]":
+            return readyz(application.state.context)
+
+        beside = MetricsServer(server_config(metrics_app(metrics, backlog, ready), settings, metrics), metrics_listener)
 
     async def close_sockets() -> None:
         await application.state.context.live.close()  # made when the app starts
@@ -129,6 +140,22 @@ def _alone(data_dir: Path) -> Iterator[None]:
             typer.echo(f"Another server uses {data_dir}.\nStop it, or give this one a --data-dir of its own.", err=True)
             raise typer.Exit(1) from None
         yield
+
+
+def _check_room(data_dir: Path) -> None:
+    """End with what to do where the disk is full: the table of jobs could not be opened."""
+    try:
+        with tempfile.TemporaryFile(dir=data_dir) as probe:
+            os.posix_fallocate(probe.fileno(), 0, _START_BYTES)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        typer.echo(
+            f"The disk of {data_dir} is full.\n"
+            "Free some space on it; `cryomamba-apiserver sweep` removes what the server does not need any more.",
+            err=True,
+        )
+        raise typer.Exit(1) from None
 
 
 @contextlib.contextmanager

@@ -66,6 +66,9 @@ async def _sweep(settings: "Settings", table: Path, *, dry_run: bool) -> None:
         f"Removed {swept.objects} objects; ended {swept.uploads} uploads, {swept.files} files, {swept.jobs} jobs; "
         f"{swept.leftovers} leftovers of killed processes."
     )
+    if swept.failed:
+        typer.echo(f"Error: {swept.failed} could not be removed; see above.\nHint: run the sweep again.", err=True)
+        raise typer.Exit(1)
 
 
 def _show(removal: "Removal") -> None:

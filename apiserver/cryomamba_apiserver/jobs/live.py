@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import datetime
 
@@ -9,8 +10,9 @@ from cryomamba_apiserver.artifacts.signing import LinkSigner
 from cryomamba_apiserver.jobs import present
 from cryomamba_apiserver.jobs.mailbox import Mailbox, Message, WriteFrame
 from cryomamba_apiserver.ports.job_store import JobRecord, JobStore
-from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStore
+from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStore, StoreUnavailableError
 
+_log = logging.getLogger(__name__)
 _TURN_BYTES = 8 << 20
 """How much is written to sockets in one turn of the event loop."""
 
@@ -75,6 +77,9 @@ class LiveJobs:
             png = await self._objects.read(record.preview.key)
         except ObjectMissingError:
             return None  # a later preview, another attempt or the end of the job has taken its place
+        except StoreUnavailableError as error:
+            _log.warning("a preview of job %s cannot be read and is left out: %s", record.job_id, error)
+            return None  # progress and the end need no store; there may be a later preview
         # In a thread: a picture of a large volume keeps the encoder busy for longer than others should wait.
         return Message("preview", await asyncio.to_thread(present.preview_message, record, record.preview, png))
 

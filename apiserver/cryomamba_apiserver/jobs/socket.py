@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -21,17 +22,21 @@ from cryomamba_apiserver.errors import (
 from cryomamba_apiserver.jobs.mailbox import FRAMES, WriteFrame
 from cryomamba_apiserver.jobs.schemas import PongMessage
 from cryomamba_apiserver.limits.admission import admit_socket
+from cryomamba_apiserver.ports.object_store import StoreUnavailableError
+
+_log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["jobs"])
 
 _FINISHED = 1000
 _GOING_AWAY = 1012
+_TRY_AGAIN_LATER = 1013
 _REFUSALS = {
     AuthenticationError: 4401,
     ForbiddenError: 4403,
     NotFoundError: 4404,
     RateLimitedError: 4429,
-    UnavailableError: 1013,
+    UnavailableError: _TRY_AGAIN_LATER,
 }
 _LONGEST_REASON = 123
 """Bytes; all that a closing frame has room for."""
@@ -65,6 +70,9 @@ async def watch_job(
     credentials = bearer_token(socket) or bearer.removeprefix(_BEARER) or token or ""
     try:
         code, reason = await _watch(_Watching(socket.app.state.context, socket, job_id, credentials))
+    except StoreUnavailableError as error:
+        _log.error("the store cannot be used: %s", error)
+        code, reason = _TRY_AGAIN_LATER, "The server's object store cannot be used now."
     except tuple(_REFUSALS) as refusal:
         code, reason = _REFUSALS[type(refusal)], refusal.failure.message
     except WebSocketDisconnect:

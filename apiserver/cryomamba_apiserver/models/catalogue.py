@@ -41,17 +41,12 @@ class Catalogue:
 
     async def card(self, name: str) -> ModelCard:
         """Return a model's card; raise NotFoundError that lists what there is."""
-        missing = NotFoundError(
-            f"There is no model '{name}'.",
-            hint=f"Available models: {', '.join(await self.names()) or 'none'}.",
-            details={"available_models": await self.names()},
-        )
         if not re.match(MODEL_NAME_PATTERN, name):
-            raise missing
+            raise await self._missing(name)
         try:
             return ModelCard.model_validate_json(await self._objects.read(keys.model_card(name)))
         except ObjectMissingError:
-            raise missing from None
+            raise await self._missing(name) from None
 
     async def get(self, name: str) -> CataloguedModel:
         """Return a model that has passed the gate.
@@ -112,6 +107,14 @@ class Catalogue:
                 present = False
             if not present:
                 await self._add(DEMO_MODEL, folder / "model.zip", card)
+
+    async def _missing(self, name: str) -> NotFoundError:
+        available = await self.names()
+        return NotFoundError(
+            f"There is no model '{name}'.",
+            hint=f"Available models: {', '.join(available) or 'none'}.",
+            details={"available_models": available},
+        )
 
     async def _add(self, name: str, archive: Path, card: ModelCard) -> ModelFacts:
         facts = await asyncio.to_thread(inspect_model, archive)

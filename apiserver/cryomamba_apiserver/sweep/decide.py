@@ -26,8 +26,8 @@ class Inventory:
     """Uploads whose parts the store holds."""
     objects: Sequence[ObjectStat]
     sessions: Sequence[UploadSession]
-    models: Mapping[str, str]
-    """Key of the zip that each model's card names, by the model's name."""
+    models: Mapping[str, str | None]
+    """Key of the zip that each model's card names, by the model's name; None where the card cannot be read."""
     jobs: Sequence[JobReference]
 
 
@@ -175,6 +175,8 @@ def _old_models(inventory: Inventory, rules: Rules, now: datetime) -> Iterator[s
     """Zips that no card names, once no job can have been created with an earlier card."""
     named = {*inventory.models.values(), *(job.model_key for job in inventory.jobs if job.ended_at is None)}
     for name, objects in _groups(inventory.objects, keys.models_prefix()).items():
+        if inventory.models.get(name, "") is None:
+            continue  # which zip its card names is not known
         # The card is among them: what it replaced is as old as the card is new.
         if _newest(objects) + rules.grace <= now:
             yield from _keys(objects) - named - {keys.model_card(name)}

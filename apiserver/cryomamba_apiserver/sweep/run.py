@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from cryomamba_apiserver.adapters.local_leftovers import remove_local_leftovers
 from cryomamba_apiserver.ports.job_references import JobReferences
-from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStat, ObjectStore
+from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStat, ObjectStore, StoreUnavailableError
 from cryomamba_apiserver.settings import Settings
 from cryomamba_apiserver.sweep.decide import Inventory, Removal, Rules, what_to_remove
 from cryomamba_apiserver.uploads.schemas import UploadSession
-from cryomamba_apiserver.uploads.sessions import UploadRecords
+from cryomamba_apiserver.uploads.sessions import UploadRecords, ended_then_freed
 from cryomamba_crds import keys
 from cryomamba_crds.model_card import ModelCard
 
@@ -51,10 +51,12 @@ class Swept:
     objects: int
     leftovers: int
     """Files and folders in the data directory that are no objects."""
+    failed: int = 0
+    """What should have gone and did not, each told in the log; the next sweep tries again."""
 
     def __bool__(self) -> bool:
         """Return whether there was anything."""
-        return any((self.uploads, self.files, self.jobs, self.objects, self.leftovers))
+        return any((self.uploads, self.files, self.jobs, self.objects, self.leftovers, self.failed))
 
 
 class Sweep:
@@ -91,23 +93,24 @@ class Sweep:
     async def run(self) -> Swept:
         """Remove what nothing needs."""
         inventory, removal = await self.look()
-        expired = await _each(self._expire, removal.expire)
-        await _each(self._objects.abort_upload, removal.uploads)
-        await _each(self._retire, removal.retire)
-        await _each(self._objects.delete, removal.objects)
-        if removal.jobs:
-            await self._jobs.forget(removal.jobs)
+        # In this order: what only frees room comes before what has to write.
+        uploads = await _attempt(self._objects.abort_upload, removal.uploads)
+        objects = await _attempt(self._objects.delete, removal.objects)
+        expired = await _attempt(self._expire, removal.expire)
+        retired = await _attempt(self._retire, removal.retire)
+        forgotten = await _attempt(self._jobs.forget, [removal.jobs] if removal.jobs else [])
         leftovers: list[Path] = []
         if self._data_dir:
             job_ids = {job.job_id for job in inventory.jobs}
             older_than = self._now() - self._rules.grace
             leftovers = await asyncio.to_thread(remove_local_leftovers, self._data_dir, job_ids, older_than)
         return Swept(
-            uploads=sum(expired) + len(removal.uploads),
-            files=len(removal.retire),
-            jobs=len(removal.jobs),
-            objects=len(removal.objects),
+            uploads=sum(expired.results) + len(uploads.results),
+            files=len(retired.results),
+            jobs=len(removal.jobs) if forgotten.results else 0,
+            objects=len(objects.results),
             leftovers=len(leftovers),
+            failed=sum(attempt.failed for attempt in (uploads, objects, expired, retired, forgotten)),
         )
 
     async def run_for_ever(self, interval: timedelta) -> None:
@@ -161,11 +164,14 @@ class Sweep:
             _log.exception("the record of upload %s cannot be read", upload_id)
             return None
 
-    async def _model(self, name: str) -> tuple[str, str] | None:
+    async def _model(self, name: str) -> tuple[str, str | None] | None:
         try:
             card = ModelCard.model_validate_json(await self._objects.read(keys.model_card(name)))
         except ObjectMissingError:
             return None
+        except ValueError:
+            _log.exception("the card of model %s cannot be read; its files are kept", name)
+            return name, None
         return name, keys.model_archive(name, card.digest)
 
     async def _expire(self, session: UploadSession) -> bool:
@@ -174,8 +180,9 @@ class Sweep:
                 return False  # it has moved on since it was looked at
         except ObjectMissingError:
             return False
-        await self._records.end(session, "expired")
-        await self._objects.abort_upload(session.multipart_id)
+        await ended_then_freed(
+            lambda: self._records.end(session, "expired"), lambda: self._objects.abort_upload(session.multipart_id)
+        )
         return True
 
     async def _retire(self, file_id: str) -> None:
@@ -207,6 +214,36 @@ async def _each(act: Callable[[_T], Awaitable[_R]], things: Iterable[_T]) -> lis
             return await act(thing)
 
     return list(await asyncio.gather(*map(one, things)))
+
+
+@dataclass(frozen=True)
+class _Attempt(Generic[_R]):
+    """What came of doing something with each of many."""
+
+    results: list[_R]
+    failed: int
+
+
+async def _attempt(act: Callable[[_T], Awaitable[_R]], things: Iterable[_T]) -> _Attempt[_R]:
+    """Do something with each, and go on with the others where one fails; raise StoreUnavailableError."""
+    failed = 0
+
+    async def one(thing: _T) -> list[_R]:
+        nonlocal failed
+        try:
+            return [await act(thing)]
+        except StoreUnavailableError:
+            raise  # so will the others
+        except Exception:  # noqa: BLE001 - what is wrong with one must not keep the others, and it is told
+            failed += 1
+            _log.exception("the sweep could not remove %s", _name(thing))
+            return []
+
+    return _Attempt([result for found in await _each(one, things) for result in found], failed)
+
+
+def _name(thing: object) -> object:
+    return f"upload {thing.upload_id}" if isinstance(thing, UploadSession) else thing
 
 
 def _days(number: int | None) -> timedelta | None:

@@ -21,8 +21,8 @@ from cryomamba_apiserver.ports.object_store import (
     PartConflictError,
 )
 from cryomamba_apiserver.uploads.inspect import Inspection, InspectionStoppedError, inspect_volume
-from cryomamba_apiserver.uploads.schemas import CompleteUpload, FileCreated, FileRecord, UploadSession
-from cryomamba_apiserver.uploads.sessions import UploadRecords
+from cryomamba_apiserver.uploads.schemas import CompleteUpload, FileCreated, FileRecord, UploadSession, VolumeMetadata
+from cryomamba_apiserver.uploads.sessions import UploadRecords, ended_then_freed
 from cryomamba_crds import keys
 from cryomamba_crds.keys import StoredFile
 from cryomamba_crds.volumes import VolumeError
@@ -40,20 +40,24 @@ class Completion:
     """Completes uploads of one object store."""
 
     def __init__(
-        self, objects: ObjectStore, records: UploadRecords, now: Callable[[], datetime], ttl: timedelta
+        self, objects: ObjectStore, records: UploadRecords, now: Callable[[], datetime], ttl: timedelta, max_size: int
     ) -> None:
+        """Take the store and its records, the clock, how long an upload may take, and a volume's most bytes."""
+        self._max_size = max_size
         self._objects = objects
         self._records = records
         self._now = now
         self._ttl = ttl
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="inspect")
         self._stopped = threading.Event()
+        self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def close(self) -> None:
         """Stop reading volumes."""
         self._stopped.set()
-        self._threads.shutdown()
+        # Without waiting: this is the event loop, and a store that is away may hold a read for minutes.
+        self._threads.shutdown(wait=False)
 
     @asynccontextmanager
     async def alone(self, upload_id: str) -> AsyncIterator[None]:
@@ -83,7 +87,8 @@ class Completion:
                 session = await self._advance(session, "checking")
             inspection = await self._inspect(session)
         except VolumeError as error:
-            await self.drop(await self._records.refuse(session, error.failure))
+            refused, failure = session, error.failure
+            await ended_then_freed(lambda: self._records.refuse(refused, failure), lambda: self.drop(refused))
             raise
         except (ObjectMissingError, _EndedElsewhereError):
             return await self._ended_elsewhere(session)
@@ -102,6 +107,7 @@ class Completion:
         # The record last: whoever writes one looks afterwards whether its volume is still there.
         await self._objects.delete(keys.file_volume(session.file_id))
         await self._objects.delete(keys.file_record(session.file_id))
+        await self._objects.delete(keys.stored_file(session.owner, _stored(session)))
 
     async def _ending(self, session: UploadSession) -> FileCreated | None:
         """Return the file of an upload that is complete; raise what one was refused with."""
@@ -134,7 +140,7 @@ class Completion:
             raise _EndedElsewhereError
         # All bytes are here: the time to upload them must not run out while they are read.
         expires_at = max(session.expires_at, self._now() + self._ttl)
-        return await self._records.save(session.model_copy(update={"stage": stage, "expires_at": expires_at}))
+        return await self._records.extend(session, expires_at, stage=stage)
 
     async def _assemble(self, session: UploadSession, held: dict[int, Part]) -> None:
         try:
@@ -151,9 +157,13 @@ class Completion:
     async def _inspect(self, session: UploadSession) -> Inspection:
         def read() -> Inspection:
             with self._objects.open(keys.file_volume(session.file_id)) as stream:
-                return inspect_volume(stream, session.total_size, self._stopped.is_set)
+                return inspect_volume(stream, session.total_size, self._max_size, self._stopped.is_set)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+        # One at a time for each owner: what is slow to read keeps its own owner waiting, and not everybody.
+        async with self._reading.setdefault(session.owner, asyncio.Lock()):
+            if self._stopped.is_set():  # while it waited
+                raise InspectionStoppedError
+            return await asyncio.get_running_loop().run_in_executor(self._threads, read)
 
     async def _record(self, session: UploadSession, inspection: Inspection) -> FileCreated:
         """Write the file's record, or take the one that another server has written first."""
@@ -161,7 +171,7 @@ class Completion:
         ended = await self._ending(await self._records.session(session.upload_id))
         if ended:
             return ended
-        await self._records.mark_file(session.owner, StoredFile(session.file_id, session.total_size))
+        await self._records.mark_file(session.owner, _stored(session))
         try:
             await self._objects.write(
                 keys.file_record(session.file_id), record.model_dump_json().encode(), if_absent=True
@@ -170,6 +180,7 @@ class Completion:
             record = await self._records.file(session.file_id)
         if await self._objects.stat(keys.file_volume(session.file_id)) is None:
             await self._objects.delete(keys.file_record(session.file_id))
+            await self._objects.delete(keys.stored_file(session.owner, _stored(session)))
             return await self._ended_elsewhere(session)
         await self._records.end(session, "completed", stage="done")
         await self._objects.abort_upload(session.multipart_id)
@@ -185,10 +196,15 @@ class Completion:
                 size=session.total_size,
                 content_type=session.content_type,
                 checksum=inspection.checksum,
-                metadata=inspection.metadata,
+                metadata=VolumeMetadata(filename=session.filename, **inspection.facts.model_dump()),
                 created_at=self._now(),
             ),
         )
+
+
+def _stored(session: UploadSession) -> StoredFile:
+    """Return what the mark of an upload's file says."""
+    return StoredFile(session.file_id, session.total_size)
 
 
 def _check_parts(session: UploadSession, request: CompleteUpload, held: dict[int, Part]) -> None:

@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cryomamba_apiserver.uploads.schemas import VolumeMetadata
-from cryomamba_crds.volumes import VolumeHeader, iter_voxels, read_header
+from cryomamba_apiserver.uploads.schemas import VolumeFacts
+from cryomamba_crds.volumes import VolumeError, VolumeHeader, iter_voxels, read_header
 
 _BLOCK = 1 << 18  # bytes read at a time where nothing is computed
 _VOXELS = 1 << 13  # voxels computed at a time: float64 arrays of these stay below malloc's threshold for a mapping each
@@ -22,29 +22,33 @@ class Inspection:
     """What is known of a file once it has been read."""
 
     checksum: str
-    metadata: VolumeMetadata
+    facts: VolumeFacts
 
 
 class InspectionStoppedError(Exception):
     """Nobody waits for the result any more."""
 
 
-def inspect_volume(stream: BinaryIO, size: int, stopped: Callable[[], bool] = lambda: False) -> Inspection:
+def inspect_volume(
+    stream: BinaryIO, size: int, max_size: int, stopped: Callable[[], bool] = lambda: False
+) -> Inspection:
     """Read a file of `size` bytes once, from its beginning to its end, and return what it is; blocking.
 
-    Only the header's first kilobytes are read twice, and a file whose header is refused is read no further.
+    A volume that has more than `max_size` bytes once it is inflated is refused before it is. Only the header's first
+    kilobytes are read twice, and a file whose header is refused is read no further.
 
     Raises:
         VolumeError: it is no volume that can be segmented; names the field.
         InspectionStoppedError: `stopped` said so.
     """
     header = read_header(stream, size)
+    _check_inflated(header, max_size)
     stream.seek(0)
     once = _ReadOnce(stream, stopped)
     intensity = _Intensity()
     for block in iter_voxels(once, header, block_bytes=_VOXELS * header.item_size):
         intensity.add(_as_numbers(block, header))
-    return Inspection(checksum=f"sha256:{once.sha256()}", metadata=intensity.describe(header))
+    return Inspection(checksum=f"sha256:{once.sha256()}", facts=intensity.describe(header))
 
 
 class _ReadOnce(io.RawIOBase, BinaryIO):
@@ -107,12 +111,12 @@ class _Intensity:
         self.count = total
         self.minimum, self.maximum = min(self.minimum, float(values.min())), max(self.maximum, float(values.max()))
 
-    def describe(self, header: VolumeHeader) -> VolumeMetadata:
+    def describe(self, header: VolumeHeader) -> VolumeFacts:
         warnings = list(header.warnings)
         if self.not_finite:
             warnings.append(f"{self.not_finite} voxels are NaN or infinite; a job on this file will be refused.")
         known = self.count > 0
-        return VolumeMetadata(
+        return VolumeFacts(
             shape=header.shape,
             voxel_size=header.voxel_size_nm,
             dtype=header.dtype,
@@ -121,6 +125,17 @@ class _Intensity:
             mean_intensity=self.mean,
             std_intensity=math.sqrt(self.squares / self.count) if known else 0.0,
             warnings=warnings,
+        )
+
+
+def _check_inflated(header: VolumeHeader, max_size: int) -> None:
+    """Refuse what gzip has made small enough to be uploaded."""
+    inflated = header.data_offset + header.data_bytes
+    if header.compressed and inflated > max_size:
+        raise VolumeError(
+            "dim",
+            f"By the NIfTI header the volume has {inflated} bytes once it is inflated; at most {max_size} are taken.",
+            hint="Crop or bin the volume.",
         )
 
 

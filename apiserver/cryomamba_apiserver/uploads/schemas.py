@@ -105,8 +105,8 @@ class UploadDetails(BaseModel):
     error: Annotated[Failure | None, Field(description="Why the file was refused.")]
 
 
-class VolumeMetadata(BaseModel):
-    """What a volume is, read from its header and its voxels; intensities are those of the finite voxels."""
+class VolumeFacts(BaseModel):
+    """What was read from a volume's header and its voxels; intensities are those of the finite voxels."""
 
     # JSON has no other numbers, and what cannot be read back must not be written.
     model_config = ConfigDict(allow_inf_nan=False)
@@ -122,6 +122,12 @@ class VolumeMetadata(BaseModel):
     std_intensity: float
     warnings: list[str]
     """What is odd about the file but acceptable."""
+
+
+class VolumeMetadata(VolumeFacts):
+    """What a volume is: the name that it was uploaded under, and what its header and its voxels say."""
+
+    filename: str
 
 
 class FileCreated(BaseModel):

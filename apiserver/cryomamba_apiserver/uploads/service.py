@@ -29,7 +29,7 @@ from cryomamba_apiserver.uploads.schemas import (
     UploadDetails,
     UploadSession,
 )
-from cryomamba_apiserver.uploads.sessions import UploadRecords, expiry
+from cryomamba_apiserver.uploads.sessions import UploadRecords, ended_then_freed, expiry
 from cryomamba_crds import keys
 from cryomamba_crds.ids import is_file_id, is_upload_id, new_file_id, new_upload_id
 from cryomamba_crds.keys import OpenUpload
@@ -69,7 +69,7 @@ class UploadService:
         self._now = now
         self._limits = limits
         self._records = UploadRecords(objects)
-        self._completion = Completion(objects, self._records, now, limits.ttl)
+        self._completion = Completion(objects, self._records, now, limits.ttl, limits.max_upload_size)
 
     def close(self) -> None:
         """Let go of the threads; uploads that are being checked are checked again when `complete` is repeated."""
@@ -204,7 +204,9 @@ class UploadService:
                     hint=f"Its file is {session.file_id}.",
                     details={"file_id": session.file_id},
                 )
-            await self._completion.drop(await self._records.end(session, "aborted"))
+            await ended_then_freed(
+                lambda: self._records.end(session, "aborted"), lambda: self._completion.drop(session)
+            )
 
     async def file(self, principal: Principal, file_id: str) -> FileRecord:
         """Return a file's record; raise NotFoundError."""

@@ -5,11 +5,17 @@ expiry. Counting is one listing of what this owner has open, however many upload
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
-from cryomamba_apiserver.ports.object_store import ObjectExistsError, ObjectMissingError, ObjectStore, Part
+from cryomamba_apiserver.ports.object_store import (
+    ObjectExistsError,
+    ObjectMissingError,
+    ObjectStore,
+    Part,
+    StorageFullError,
+)
 from cryomamba_apiserver.uploads.schemas import FileRecord, HeldPart, HeldParts, UploadSession
 from cryomamba_crds import keys
 from cryomamba_crds.failures import Failure
@@ -39,6 +45,16 @@ class UploadRecords:
         if session.mark:
             await self._objects.delete(session.mark)
         return ended
+
+    async def extend(self, session: UploadSession, expires_at: datetime, **changes: object) -> UploadSession:
+        """Write a session that ends later, by its mark too: it counts as open for as long as it is."""
+        mark = await self.mark_open(
+            session.owner, OpenUpload(session.upload_id, session.total_size, int(expires_at.timestamp()))
+        )
+        extended = await self.save(session.model_copy(update={"expires_at": expires_at, "mark": mark, **changes}))
+        if session.mark and session.mark != mark:
+            await self._objects.delete(session.mark)
+        return extended
 
     async def refuse(self, session: UploadSession, refusal: Failure) -> UploadSession:
         """Write why a file was refused, apart from the session, which another server may be about to write."""
@@ -88,15 +104,35 @@ class UploadRecords:
     async def open_uploads(self, owner: str, now: datetime) -> list[OpenUpload]:
         """Return what an owner has open, the first to expire first."""
         found = [keys.read_owner_mark(key) for key in await self._objects.list_keys(keys.owner_uploads_prefix(owner))]
-        return sorted(
+        opened = sorted(
             (mark for mark in found if isinstance(mark, OpenUpload) and expiry(mark) > now),
             key=lambda mark: mark.expires,
         )
+        # One whose time is being extended has two marks for a moment; the later counts.
+        latest = {mark.upload_id: mark for mark in opened}
+        return sorted(latest.values(), key=lambda mark: mark.expires)
 
     async def stored_bytes(self, owner: str) -> int:
         """Return the bytes of an owner's files."""
         found = await self._objects.list_keys(keys.owner_files_prefix(owner))
         return sum(keys.read_owner_mark(key).size for key in found)
+
+
+async def ended_then_freed(
+    end: Callable[[], Awaitable[UploadSession]], free: Callable[[], Awaitable[None]]
+) -> UploadSession:
+    """Write how an upload has ended, then free what it holds; where the store is too full to write, first free it.
+
+    Raises:
+        StorageFullError: there is no room even so; all that can be freed is free.
+    """
+    try:
+        ended = await end()
+    except StorageFullError:
+        await free()
+        return await end()
+    await free()
+    return ended
 
 
 def expiry(mark: OpenUpload) -> datetime:

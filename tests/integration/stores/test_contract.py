@@ -472,6 +472,21 @@ def test_an_aborted_upload_is_gone_with_its_parts(with_store):
     assert with_store(abort) == (None, [])
 
 
+def test_a_part_that_comes_to_its_end_after_its_upload_was_aborted_is_told(with_store):
+    async def abort(store):
+        upload = await store.create_upload(folder() + "volume", 4)
+
+        async def slow():
+            yield b"ab"
+            await store.abort_upload(upload)
+            yield b"cd"
+
+        with pytest.raises(ObjectMissingError):
+            await store.put_part(upload, 0, 0, 4, slow())
+
+    with_store(abort)
+
+
 def test_uploads_under_way_are_listed_until_they_end(with_store):
     async def begin(store):
         prefix = folder()

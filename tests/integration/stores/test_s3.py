@@ -211,6 +211,13 @@ def test_clients_download_by_a_signed_url_of_the_public_endpoint(bucket):
     assert httpx.get(url.partition("?")[0]).status_code == 403
 
 
+def test_a_link_in_its_last_second_is_signed_for_a_second(bucket):
+    async def sign(store):
+        return store.presigned_get("k", timedelta(milliseconds=1), "k")
+
+    assert "X-Amz-Expires=1&" in with_store(replace(bucket, public_endpoint=bucket.endpoint), sign)
+
+
 def test_without_a_public_endpoint_there_is_no_url(bucket):
     async def sign(store):
         return store.presigned_get("k", timedelta(minutes=5), "k")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -259,3 +260,128 @@ def test_a_server_that_stops_does_not_read_to_the_end(with_store, emd_3197, monk
     assert stopped.failure.code.http_status == 503
     assert stopped.failure.retryable
     assert file.size == len(emd_3197)
+
+
+async def body_of(uploads: UploadService, principal: Principal, data: bytes) -> tuple[str, CompleteUpload]:
+    session = await uploads.begin(
+        principal.subject, InitUpload(filename="v.mrc", total_size=len(data), chunk_size=len(data), metadata={})
+    )
+    part = await uploads.put_part(principal, session.upload_id, 0, len(data), body(data))
+    return session.upload_id, CompleteUpload.model_validate({"parts": [{"part_number": 0, "etag": part.etag}]})
+
+
+def test_what_is_slow_to_read_keeps_its_own_owner_waiting_and_nobody_else(with_store, emd_3197, monkeypatch):
+    import threading
+
+    from cryomamba_apiserver.uploads import completion
+
+    bob = Principal("bob", ADA.scopes)
+    slow, go_on = b"nothing" * 500, threading.Event()
+    inspect = completion.inspect_volume
+
+    def waiting(stream, size, *args):
+        assert size != len(slow) or go_on.wait(30)
+        return inspect(stream, size, *args)
+
+    monkeypatch.setattr(completion, "inspect_volume", waiting)
+
+    async def story(store):
+        uploads = service(store)
+        ready = [await begun(uploads, slow) for _ in range(4)]
+        tasks = [asyncio.create_task(uploads.complete(ADA, *upload)) for upload in ready]
+        try:
+            async with asyncio.timeout(30):
+                while not all([await stage(store, upload_id) == "checking" for upload_id, _ in ready]):  # noqa: ASYNC110 - what is waited for has no event
+                    await asyncio.sleep(0.01)
+            return await asyncio.wait_for(uploads.complete(bob, *await body_of(uploads, bob, emd_3197)), 20)
+        finally:
+            go_on.set()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert with_store(story).size == len(emd_3197)
+
+
+async def stage(store, upload_id: str) -> str:
+    return (await UploadRecords(store).session(upload_id)).stage
+
+
+def test_closing_does_not_wait_for_a_read_under_way(with_store, monkeypatch):
+    """The event loop closes the service; a store that is away may hold a read for minutes."""
+    import threading
+
+    from cryomamba_apiserver.uploads import completion
+
+    reading, go_on, over = threading.Event(), threading.Event(), threading.Event()
+    inspect = completion.inspect_volume
+
+    def waiting(*args):
+        reading.set()
+        go_on.wait(5)
+        over.set()
+        return inspect(*args)
+
+    monkeypatch.setattr(completion, "inspect_volume", waiting)
+
+    async def story(store):
+        uploads = service(store)
+        task = asyncio.create_task(uploads.complete(ADA, *await begun(uploads, b"nothing" * 500)))
+        await asyncio.to_thread(reading.wait, 30)
+        uploads.close()
+        waited = over.is_set()
+        go_on.set()
+        await asyncio.gather(task, return_exceptions=True)
+        return waited
+
+    assert not with_store(story)
+
+
+def test_an_upload_that_is_being_read_counts_as_open_for_as_long_as_it_is(with_store, emd_3197):
+    owner = f"ada of {secrets.token_hex(8)}"  # the bucket is shared with other tests
+    ada = Principal(owner, ADA.scopes)
+
+    async def story(store):
+        upload_id, request = await body_of(service(store), ada, emd_3197)
+        almost = NOW + LIMITS.ttl - timedelta(seconds=1)
+        # It dies with the parts kept, and the session and its mark written anew.
+        with pytest.raises(ServerDied):
+            await UploadService(DyingStore(store, 4, done=True), lambda: almost, LIMITS).complete(
+                ada, upload_id, request
+            )
+        opened = await UploadRecords(store).open_uploads(owner, almost + timedelta(hours=1))
+        file = await UploadService(store, lambda: almost, LIMITS).complete(ada, upload_id, request)
+        return [mark.upload_id for mark in opened] == [upload_id], await left_open(store, owner), file
+
+    counted, left, file = with_store(story)
+
+    assert counted
+    assert left == []
+    assert file.size == len(emd_3197)
+
+
+async def left_open(store, owner: str) -> list[str]:
+    return await store.list_keys(keys.owner_uploads_prefix(owner))
+
+
+def test_a_file_whose_bytes_go_while_it_is_recorded_counts_no_more(with_store, emd_3197):
+    class Losing:
+        """A store that another server takes the volume from as soon as its record is written."""
+
+        def __init__(self, store) -> None:
+            self._store = store
+
+        def __getattr__(self, name: str):
+            return getattr(self._store, name)
+
+        async def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+            await self._store.write(key, data, if_absent=if_absent)
+            if key.endswith("file.json"):
+                await self._store.delete(key.replace("file.json", "volume"))
+
+    async def story(store):
+        upload_id, request = await begun(service(store), emd_3197)
+        with pytest.raises(GoneError):
+            await service(Losing(store)).complete(ADA, upload_id, request)
+        file_id = (await UploadRecords(store).session(upload_id)).file_id
+        return [key for key in await left_of(store, "no upload", file_id) if not key.startswith("uploads/")]
+
+    assert with_store(story) == []

@@ -112,3 +112,22 @@ def test_a_directory_that_is_gone_fails_the_check(store, tmp_path):
 
     with pytest.raises(StoreUnavailableError, match="objects is not there"):
         run(store.check())
+
+
+def test_an_abort_that_is_killed_leaves_an_upload_that_is_listed_and_aborted_again(store, monkeypatch, tmp_path):
+    """Wherever it is killed: what the sweep is shown it can free."""
+
+    async def abort():
+        upload = await store.create_upload("k", 4)
+        await store.put_part(upload, 0, 0, 4, body(b"abcd"))
+        with monkeypatch.context() as killed:
+            killed.setattr("cryomamba_apiserver.adapters.directory_store.shutil.rmtree", full)
+            with pytest.raises(OSError, match="No space"):
+                await store.abort_upload(upload)
+        (left,) = (tmp_path / "uploads").iterdir()
+        assert not (left / "volume").exists()
+        listed = [pending.id for pending in await store.list_uploads()]
+        await store.abort_upload(upload)
+        return listed == [upload], list((tmp_path / "uploads").iterdir())
+
+    assert run(abort()) == (True, [])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cryomamba_apiserver.uploads.inspect import InspectionStoppedError, inspect_volume
+from cryomamba_crds.volumes import VolumeError
 from support.volume_files import mrc, nifti
 
 
@@ -38,20 +39,23 @@ FILES = {
 }
 
 
+MAX_SIZE = 10**9
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_read_once_but_for_its_header(name):
     stream = Counting(FILES[name])
 
-    inspection = inspect_volume(stream, len(FILES[name]))
+    inspection = inspect_volume(stream, len(FILES[name]), MAX_SIZE)
 
     assert inspection.checksum == "sha256:" + hashlib.sha256(FILES[name]).hexdigest()
     assert stream.count <= len(FILES[name]) + 70_000
     assert set(stream.seeks) == {0}
     values = np.frombuffer(VOXELS, "<f4").astype(np.float64)
-    metadata = inspection.metadata
-    assert (metadata.min_intensity, metadata.max_intensity) == (values.min(), values.max())
-    assert metadata.mean_intensity == pytest.approx(values.mean(), rel=1e-9)
-    assert metadata.std_intensity == pytest.approx(values.std(), rel=1e-9)
+    facts = inspection.facts
+    assert (facts.min_intensity, facts.max_intensity) == (values.min(), values.max())
+    assert facts.mean_intensity == pytest.approx(values.mean(), rel=1e-9)
+    assert facts.std_intensity == pytest.approx(values.std(), rel=1e-9)
 
 
 def test_reading_stops_when_nobody_waits_for_it():
@@ -59,6 +63,19 @@ def test_reading_stops_when_nobody_waits_for_it():
     stream = Counting(content)
 
     with pytest.raises(InspectionStoppedError):
-        inspect_volume(stream, len(content), lambda: stream.count > 300_000)
+        inspect_volume(stream, len(content), MAX_SIZE, lambda: stream.count > 300_000)
 
     assert stream.count < 400_000
+
+
+def test_what_inflates_to_more_than_may_be_uploaded_is_refused_before_it_is_inflated():
+    inflated = 352 + 30 * 200 * 100 * 4
+    content = FILES["gzip"]
+    stream = Counting(content)
+
+    with pytest.raises(VolumeError) as refused:
+        inspect_volume(stream, len(content), inflated - 1)
+
+    assert refused.value.failure.details["field"] == "dim"
+    assert stream.count <= 70_000
+    assert inspect_volume(io.BytesIO(content), len(content), inflated).facts.shape == (100, 200, 30)

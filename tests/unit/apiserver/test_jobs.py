@@ -670,3 +670,30 @@ def test_sockets_are_closed_with_going_away_when_the_server_stops(submit, server
             socket.receive_json()
 
     assert closed.value.code == 1012
+
+
+def test_a_jobs_details_are_as_new_as_what_its_watchers_are_told(submit, script, ada, context, tmp_path, monkeypatch):
+    """The disk has what comes first, and not yet what comes next."""
+    monkeypatch.setattr("cryomamba_apiserver.adapters.local_jobs._WRITE_SECONDS", 10**6)
+    script.write_text(f"progress=1 progress=50 gpu wait={tmp_path / 'never'}")
+    job_id = submit().json()["job_id"]
+
+    def told() -> dict:
+        return ada.get(f"/v1/jobs/{job_id}").json()
+
+    until(lambda: "gpu_stats" in told())
+
+    assert told()["progress"]["percentage"] == 50
+    assert told()["status"] == "running"
+    ada.delete(f"/v1/jobs/{job_id}")
+    assert told()["status"] == "cancelled"
+    assert context.job_store._unwritten == {}
+
+
+def test_a_job_whose_model_is_there_lists_no_models(submit, context, monkeypatch):
+    async def names(_: object) -> list[str]:
+        raise AssertionError("all models were listed")
+
+    monkeypatch.setattr(type(context.catalogue), "names", names)
+
+    assert submit().status_code == 201

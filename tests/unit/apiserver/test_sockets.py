@@ -16,6 +16,7 @@ import websockets
 from starlette.websockets import WebSocketDisconnect
 
 from cryomamba_apiserver.adapters.websocket_protocol import FrameWritingProtocol
+from cryomamba_apiserver.ports.object_store import StoreUnavailableError
 from cryomamba_crds import keys
 from cryomamba_crds.report import Preview
 from support.server_data import job_request
@@ -230,3 +231,34 @@ def test_what_is_no_ping_is_passed_over(server, job_id, token, text):
         socket.send_text('{"type": "ping"}')
 
         assert socket.receive_json()["type"] == "pong"
+
+
+async def away(*_: object) -> bytes:
+    raise StoreUnavailableError("away")
+
+
+def test_a_preview_that_the_store_does_not_give_is_left_out_and_the_rest_is_told(app, monkeypatch):
+    async def story() -> list[str]:
+        async with serving(app) as port:
+            job = await Job(app).create()
+            monkeypatch.setattr(job.context.objects, "read", away)
+            async with websockets.connect(job.address(port)) as connection:
+                await job.show(picture(1))
+                await job.context.job_store.cancel(job.job_id)
+                messages = [json.loads(message)["type"] async for message in connection]
+            return [*messages, str(connection.close_code)]
+
+    assert asyncio.run(story()) == ["error", "1000"]
+
+
+def test_a_socket_that_needs_a_store_that_is_away_is_told_to_come_again(server, job_id, token, context, monkeypatch):
+    monkeypatch.setattr(context.jobs, "get", away)
+
+    with (
+        server.websocket_connect(f"/ws/jobs/{job_id}?token={token()}") as socket,
+        pytest.raises(WebSocketDisconnect) as refused,
+    ):
+        socket.receive_json()
+
+    assert refused.value.code == 1013
+    assert "store" in refused.value.reason

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import os
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from cryomamba_apiserver.adapters.job_references import LocalJobReferences
+from cryomamba_apiserver.adapters.local_leftovers import remove_local_leftovers
 from cryomamba_apiserver.sweep.decide import Rules
 from cryomamba_apiserver.sweep.run import Sweep, Swept, sweeping
 from cryomamba_crds import keys
@@ -197,6 +198,54 @@ def test_what_killed_processes_left_in_the_data_directory_goes_when_it_is_old(sw
     assert swept.leftovers == 3
     assert not any(path.exists() for path in (unnamed, unpacking, log.parent))
     assert fresh.exists()
+
+
+@pytest.mark.parametrize("left", ["volume", f".upload.json.{'0' * 16}"])
+def test_the_folder_of_an_upload_without_its_record_goes_when_it_is_old(sweep, context, left):
+    """What is left where a server was killed before the record was written, or by an earlier version after it."""
+    uploads = context.objects.root.parent / "uploads"
+    old, fresh = uploads / ("0" * 32), uploads / ("1" * 32)
+    for folder in (old, fresh):
+        folder.mkdir()
+        (folder / left).write_bytes(bytes(1000))
+    long_ago = time.time() - 2 * 86400
+    os.utime(old, (long_ago, long_ago))
+
+    swept = sweep()
+
+    assert swept.leftovers == 1
+    assert uploads_folder(context) == [fresh.name]
+
+
+def test_a_folder_that_something_came_into_meanwhile_stays_and_stops_nothing(tmp_path, monkeypatch):
+    objects = tmp_path / "store" / "objects"
+    filling, empty = objects / "uploads" / "upl_aaaaaaaaaaaa", objects / "uploads" / "upl_bbbbbbbbbbbb"
+    for folder in (filling, empty):
+        folder.mkdir(parents=True)
+    rmdir = Path.rmdir
+
+    def comes_in(path: Path) -> None:
+        (filling / "session.json").touch()
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", comes_in)
+
+    assert remove_local_leftovers(tmp_path, (), datetime.now(UTC) + timedelta(days=1)) == [empty]
+    assert (filling / "session.json").exists()
+
+
+def test_a_model_card_that_cannot_be_read_is_told_and_stops_nothing_and_its_zips_stay(
+    sweep, ada, context, clock, caplog
+):
+    archive = "models/broken/" + "0" * 64 + ".zip"
+    asyncio.run(context.objects.write(archive, b"zip"))
+    asyncio.run(context.objects.write(keys.model_card("broken"), b'{"old": 1}'))
+    begin(ada, 1000)
+    clock.forward(timedelta(days=2))
+
+    assert sweep().uploads == 1
+    assert "broken" in caplog.text
+    assert {archive, keys.model_card("broken")} <= set(stored(context))
 
 
 def test_two_sweeps_at_once_remove_what_one_would(context, ada, upload, emd_3197, clock, tmp_path):

@@ -369,3 +369,9 @@ def test_it_comes_to_rest_and_by_then_nothing_is_left_that_nothing_needs(invento
         if key.startswith("files/"):
             file_id = key.split("/")[1]
             assert keys.file_record(file_id) in left or file_id in live
+
+
+def test_the_zips_of_a_model_whose_card_cannot_be_read_stay():
+    objects = [stat(keys.model_card("demo")), stat(CURRENT), stat(OLDER)]
+
+    assert decide(objects=objects, models={"demo": None}) == Removal()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cryomamba_apiserver.errors import TimedOutError
+from support import volume_files
 
 MIB = 1024**2
 
@@ -118,6 +119,39 @@ def test_completing_twice_answers_the_same(ada, emd_3197):
 
     assert first.status_code == second.status_code == 200
     assert first.json() == second.json()
+
+
+def test_completing_again_gives_the_same_answer_whatever_parts_are_named(ada, emd_3197):
+    begun = begin(ada, len(emd_3197)).json()
+    part = ada.put(begun["chunk_urls"][0], content=emd_3197).json()
+    url = f"/v1/uploads/{begun['upload_id']}/complete"
+
+    first = ada.post(url, json={"parts": [{"part_number": 0, "etag": part["etag"]}]})
+    second = ada.post(url, json={"parts": [{"part_number": 7, "etag": "of nothing"}]})
+
+    assert first.status_code == second.status_code == 200
+    assert first.json() == second.json()
+
+
+def test_a_volumes_metadata_has_the_name_that_it_was_uploaded_under(upload, emd_3197):
+    assert upload(emd_3197, "membrane.map").json()["metadata"]["filename"] == "membrane.map"
+
+
+def test_what_gzip_made_small_enough_to_be_uploaded_is_refused_by_field(start, emd_3197):
+    zeros = gzip.compress(volume_files.nifti(dim=(3, 100, 100, 100, 1, 1, 1, 1), data=bytes(4_000_000)))
+    with start(max_upload_size=1_000_000) as client:
+        token = client.app.state.context.authority.issue("ada", frozenset({"write"}), timedelta(hours=1))
+        client.headers["Authorization"] = f"Bearer {token}"
+        begun = begin(client, len(zeros)).json()
+        part = client.put(begun["chunk_urls"][0], content=zeros).json()
+
+        answer = client.post(
+            f"/v1/uploads/{begun['upload_id']}/complete", json={"parts": [{"part_number": 0, "etag": part["etag"]}]}
+        )
+
+    assert len(zeros) < 1_000_000
+    assert answer.status_code == 422
+    assert answer.json()["error"]["details"]["field"] == "dim"
 
 
 @pytest.mark.parametrize("sent", [0, 1, 33_023, 33_025])
@@ -281,7 +315,7 @@ def test_judging_what_is_no_volume_takes_less_than_a_megabyte(name, tmp_path):
     with path.open("rb") as stream:
         tracemalloc.start()
         with pytest.raises(VolumeError):
-            inspect_volume(stream, path.stat().st_size)
+            inspect_volume(stream, path.stat().st_size, 10**9)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 

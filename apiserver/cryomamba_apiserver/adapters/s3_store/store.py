@@ -42,7 +42,7 @@ _THREADS = 16
 _PAGE = 1000
 _FILE_PART = 16 << 20  # bytes held of a file that is being written
 _LAST_PART = 10_000
-_LONGEST = timedelta(days=7)  # that S3 lets a signature be valid
+_SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(days=7)  # that S3 lets a signature be valid
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -129,7 +129,7 @@ class S3ObjectStore:
             "GET",
             self._bucket,
             key,
-            expires=min(ttl, _LONGEST),
+            expires=min(max(ttl, _SHORTEST), _LONGEST),
             response_headers={
                 "response-content-type": "application/octet-stream",
                 "response-content-disposition": attachment(filename),
