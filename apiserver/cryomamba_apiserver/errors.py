@@ -29,11 +29,13 @@ class ApiError(FailureError):
 
     code = FailureCode.INTERNAL_ERROR
     status: int | None = None
+    retryable: bool | None = None
+    """Where it is not what the reference says of the code."""
 
     def __init__(
         self, message: str, *, hint: str, details: dict[str, Any] | None = None, headers: dict[str, str] | None = None
     ) -> None:
-        super().__init__(self.code, message, hint=hint, details=details)
+        super().__init__(self.code, message, hint=hint, retryable=self.retryable, details=details)
         self.headers = headers
 
 
@@ -86,12 +88,20 @@ class TimedOutError(ApiError):
 
     code = FailureCode.VALIDATION_ERROR
     status = 408
+    retryable = True
 
 
 class TooLargeError(ApiError):
     """413."""
 
     code = FailureCode.PAYLOAD_TOO_LARGE
+
+
+class MediaTypeError(ApiError):
+    """415: the body is not said to be what the route takes."""
+
+    code = FailureCode.VALIDATION_ERROR
+    status = 415
 
 
 class RangeError(ApiError):
@@ -139,7 +149,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_unexpected)
+    # Any other is answered by the middleware `Observation`, which knows the request's id.
 
 
 def answer_to(error: ApiError) -> JSONResponse:
@@ -215,14 +225,3 @@ def _allow(request: Request) -> dict[str, str]:
 async def _on_disconnect(request: Request, _: Exception) -> JSONResponse:
     # Nobody reads the answer; it is there so that a broken connection is no unexpected error in the log.
     return await _on_failure(request, InvalidRequestError("The request broke off.", hint="Send it again."))
-
-
-async def _on_unexpected(_: Request, error: Exception) -> JSONResponse:
-    _log.error("unexpected error", exc_info=error)
-    failure = Failure(
-        code=FailureCode.INTERNAL_ERROR,
-        message="The server met an error that it did not expect.",
-        hint="Try again; if it happens again, the server's log has the details.",
-        retryable=True,
-    )
-    return _respond(500, failure)

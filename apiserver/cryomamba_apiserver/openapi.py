@@ -1,6 +1,7 @@
 """The OpenAPI document: what FastAPI reads from the routes, completed with what all of them have in common."""
 
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -51,6 +52,7 @@ _CODES = {
     409: FailureCode.CONFLICT,
     410: FailureCode.NOT_FOUND,
     413: FailureCode.PAYLOAD_TOO_LARGE,
+    415: FailureCode.VALIDATION_ERROR,
     416: FailureCode.VALIDATION_ERROR,
     422: FailureCode.VALIDATION_ERROR,
     429: FailureCode.RATE_LIMIT_EXCEEDED,
@@ -70,6 +72,8 @@ _WITH_BODY = {
     408: "The body came too slowly, or not at all.",
     413: "The body, or the file that it announces, is too large.",
 }
+
+_WITH_JSON = {415: "The body is not said to be `application/json`."}
 
 _RESPONSE_HEADERS = {
     "X-RateLimit-Limit": ("Requests that a minute allows.", "integer", 60),
@@ -91,15 +95,17 @@ def refusals(reasons: dict[int, str]) -> dict[int | str, dict[str, Any]]:
 
 
 def _refusal(status: int, reason: str) -> dict[str, Any]:
-    example = RATE_LIMITED if status == 429 else _envelope(_CODES[status], reason)  # noqa: PLR2004 - an HTTP status
+    example = RATE_LIMITED if status == 429 else _envelope(status, reason)  # noqa: PLR2004 - an HTTP status
     return {
         "description": reason,
         "content": {"application/json": {"schema": {"$ref": _SCHEMAS + "ErrorEnvelope"}, "example": example}},
     }
 
 
-def _envelope(code: FailureCode, reason: str) -> dict[str, Any]:
-    failure = Failure(code=code, message=reason, hint="What to do about it.", retryable=code.retryable)
+def _envelope(status: int, reason: str) -> dict[str, Any]:
+    code = _CODES[status]
+    retryable = code.retryable or status == HTTPStatus.REQUEST_TIMEOUT
+    failure = Failure(code=code, message=reason, hint="What to do about it.", retryable=retryable)
     return ErrorEnvelope(error=failure).model_dump(mode="json")
 
 
@@ -181,6 +187,8 @@ def _add_refusals(operation: dict[str, Any]) -> None:
         shared |= _SECURED
     if "requestBody" in operation:
         shared |= _WITH_BODY
+        if "application/json" in operation["requestBody"]["content"]:
+            shared |= _WITH_JSON
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]

@@ -31,6 +31,7 @@ _ARTIFACT = {
 _PARAMS = {"folds": "all", "step_size": 0.5, "disable_tta": False, "save_probabilities": False}
 _PREVIEW = {"enabled": True, "interval_seconds": 5, "downsample_factor": 4}
 _VOLUME = {
+    "filename": "volume.mrc",
     "shape": [512, 512, 300],
     "voxel_size": [1.0, 1.0, 1.5],
     "dtype": "float32",

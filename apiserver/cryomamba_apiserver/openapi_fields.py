@@ -60,6 +60,7 @@ FIELDS = {
     "FileCreated.size": "Length of the file, in bytes.",
     "FileCreated.checksum": "`sha256:` and the digest of the file in hexadecimal.",
     "FileCreated.metadata": "What the volume is.",
+    "VolumeMetadata.filename": "Name that the file was uploaded under.",
     "VolumeMetadata.shape": "[X, Y, Z], in voxels.",
     "VolumeMetadata.voxel_size": "Edge lengths of a voxel [X, Y, Z], in nm; null where the file does not say.",
     "VolumeMetadata.dtype": "Type of a voxel as it is stored, by NumPy's name.",

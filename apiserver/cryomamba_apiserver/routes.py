@@ -1,5 +1,6 @@
 """Routes that ask who is there, and bound what they say, before anything of a body is kept."""
 
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,8 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from cryomamba_apiserver.auth import authenticate
+from cryomamba_apiserver.errors import MediaTypeError
 
 _LONGEST_JSON = 2 << 20  # bytes; the longest is the list of 10,000 parts
+_JSON = re.compile(r"application/([^/]+\+)?json")
 _LONGEST_PART = 64 << 20  # bytes; parts are streamed, and never longer than this
 
 
@@ -20,6 +23,7 @@ class AuthenticatedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler behind the question."""
         handle = super().get_route_handler()
+        takes_json = self.body_field is not None
         longest = _LONGEST_PART if "PUT" in (self.methods or ()) else _LONGEST_JSON
 
         async def authenticated(request: Request) -> Response:
@@ -28,9 +32,22 @@ class AuthenticatedRoute(APIRoute):
             declared = request.headers.get("content-length", "")
             if declared.isdecimal() and int(declared) > longest:  # the HTTP parser bounds its digits
                 raise HTTPException(413)
+            if takes_json and (declared or "transfer-encoding" in request.headers):
+                _check_is_json(request.headers.get("content-type", ""))
             return await handle(Request(request.scope, _bounded(request.receive, longest)))
 
         return authenticated
+
+
+def _check_is_json(content_type: str) -> None:
+    """Raise MediaTypeError where a body is not said to be JSON; FastAPI would say that it is no valid dictionary."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if not _JSON.fullmatch(media_type):
+        raise MediaTypeError(
+            f"The body is {media_type[:64] or 'of a type that is not said'}, and not application/json.",
+            hint="Send JSON, and with it the header Content-Type: application/json.",
+            details={"field": "header.Content-Type"},
+        )
 
 
 def _bounded(receive: Receive, longest: int) -> Receive:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -56,13 +57,21 @@ def _redis(url: SecretStr) -> SecretStr:
     return url
 
 
-Bytes = Annotated[int, Field(ge=1), Unit("bytes")]
-Seconds = Annotated[float, Field(gt=0), Unit("s")]
-Count = Annotated[int, Field(ge=1)]
+# Upper bounds are far beyond what is of use, and keep what is computed from a setting within what clocks, timers, the
+# file system and S3 can take.
+_DAY = 86400
+Bytes = Annotated[int, Field(ge=1, le=2**50), Unit("bytes")]
+Seconds = Annotated[float, Field(gt=0, le=_DAY, allow_inf_nan=False), Unit("s")]
+WholeSeconds = Annotated[int, Field(ge=1, le=_DAY), Unit("s")]
+Days = Annotated[int, Field(ge=1, le=36500), Unit("d")]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
+Name = Annotated[str, Field(min_length=1)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 """Given as one string, separated by commas."""
+Network = IPv4Network | IPv6Network
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_words)]
 
 
 def default_data_dir() -> Path:
@@ -72,11 +81,12 @@ def default_data_dir() -> Path:
 
 def _origin(value: str) -> str:
     url = urlsplit(value)
-    if url.scheme not in {"http", "https"} or not url.hostname or url.path.strip("/") or url.query or url.fragment:
+    bare = not (url.path.strip("/") or url.query or url.fragment)
+    if url.scheme not in {"http", "https"} or not url.hostname or not _has_number_for_port(url) or not bare:
         raise ValueError("expected http://host[:port] or https://host[:port], without a path")
     if "@" in url.netloc:
         raise ValueError("credentials do not belong in a URL")
-    return f"{url.scheme}://{url.netloc}"
+    return f"{url.scheme}://{url.netloc.lower()}"
 
 
 def _variable(name: str) -> str:
@@ -84,6 +94,7 @@ def _variable(name: str) -> str:
 
 
 Origin = Annotated[str, AfterValidator(_origin)]
+Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_words)]
 
 
 class Group(BaseSettings):
@@ -106,13 +117,15 @@ class ListeningSettings(Group):
     """Address to listen on; also `--host`. 0.0.0.0: all of this machine's."""
     listen_port: Port = 8000
     """Port to listen on, 0 for a free one; also `--port`."""
-    trusted_proxies: Words = ()
+    trusted_proxies: Networks = ()
     """Addresses or networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
     max_connections: Count = 500
-    """Connections at a time, WebSockets included; one more is told 503 and closed."""
-    keep_alive_seconds: Annotated[int, Field(ge=1), Unit("s")] = 30
+    """Connections at a time, WebSockets included; for one more an idle one is closed, or it is told 503."""
+    max_connections_per_address: Count = 200
+    """The same for each address (IPv6: each /64 network), but for those of `trusted_proxies`."""
+    keep_alive_seconds: WholeSeconds = 30
     """How long a connection may be idle between two requests."""
-    shutdown_seconds: Annotated[int, Field(ge=1), Unit("s")] = 30
+    shutdown_seconds: WholeSeconds = 30
     """How long requests that are being served may go on after SIGTERM."""
 
 
@@ -123,10 +136,11 @@ class RequestSettings(Group):
     """How long a client may take to send a request's line and headers."""
     body_seconds: Seconds = 30
     """Over any time of this length a client that is sending a body must keep to `body_rate`, or it is cut off."""
-    body_rate: Annotated[int, Field(ge=0), Unit("bytes/s")] = 1024
-    """The slowest that a body may come; bodies that come faster may take as long as they need."""
+    body_rate: Annotated[int, Field(ge=0, le=2**40), Unit("bytes/s")] = 1024
+    """The slowest that a body may come or be read; what is faster may take as long as it needs."""
     send_seconds: Seconds = 60
-    """How long a client may leave what it is sent unread, before it is cut off."""
+    """Over any time of this length a client that has been sent more than it has read must read at `body_rate`, or it is
+    cut off."""
     max_request_line: Bytes = 8192
     """The longest target of a request (path and query)."""
     max_headers: Bytes = 32768
@@ -140,6 +154,8 @@ class StorageSettings(Group):
 
     data_dir: Annotated[Path, Field(default_factory=default_data_dir)]
     """Directory of the local profile: jobs, files, models, the secret of tokens; also `--data-dir`."""
+    storage_reserve: Annotated[int, Field(ge=0), Unit("bytes")] | None = None
+    """What uploads leave free on the data directory's disk, for jobs and records; none: 5 % of it, at most 1 GiB."""
 
 
 class S3Settings(Group):
@@ -203,15 +219,15 @@ class UploadSettings(Group):
     """Uploads and downloads."""
 
     max_upload_size: Bytes = 10 * 1024**3
-    """The longest volume, as it is uploaded."""
-    upload_ttl_seconds: Annotated[int, Field(ge=60), Unit("s")] = 7200
+    """The longest volume, as it is uploaded; also what a volume in gzip may have once it is inflated."""
+    upload_ttl_seconds: Annotated[int, Field(ge=60, le=30 * _DAY), Unit("s")] = 7200
     """How long an upload may take."""
     max_open_uploads: Count = 100
     """How many uploads one subject may have open; one more is told 429."""
     storage_quota: Bytes | None = None
     """What one subject's files and open uploads may take together; none: as much as there is room."""
-    download_ttl_seconds: Annotated[int, Field(ge=60), Unit("s")] = 3600
-    """How long a signed URL works."""
+    download_ttl_seconds: Annotated[int, Field(ge=60, le=7 * _DAY), Unit("s")] = 3600
+    """How long a signed URL works; S3 signs none for more than 7 days."""
 
 
 class JobSettings(Group):
@@ -224,22 +240,22 @@ class JobSettings(Group):
 class SweepSettings(Group):
     """The sweep: what is no longer needed is removed, by the server and by `cryomamba-apiserver sweep`."""
 
-    sweep_interval_seconds: Annotated[int, Field(ge=0), Unit("s")] = 600
+    sweep_interval_seconds: Annotated[int, Field(ge=0, le=30 * _DAY), Unit("s")] = 600
     """How long the server waits between two sweeps; 0: it never sweeps, something else does."""
-    sweep_grace_seconds: Annotated[int, Field(ge=0), Unit("s")] = 86400
+    sweep_grace_seconds: Annotated[int, Field(ge=0, le=3650 * _DAY), Unit("s")] = 86400
     """How old something must be that nothing refers to before it is removed; at least the time of an upload."""
-    keep_files_days: Annotated[int, Field(ge=1), Unit("d")] | None = None
+    keep_files_days: Days | None = None
     """How long a file is kept that no queued or running job needs; none: for ever."""
-    keep_jobs_days: Annotated[int, Field(ge=1), Unit("d")] | None = None
+    keep_jobs_days: Days | None = None
     """How long a job that has ended is kept with its results; none: for ever."""
 
 
 class TokenSettings(Group):
     """Tokens."""
 
-    token_issuer: str = "cryomamba"  # noqa: S105 - a name, no secret
+    token_issuer: Name = "cryomamba"  # noqa: S105 - a name, no secret
     """The `iss` that a token must have."""
-    token_audience: str = "cryomamba"  # noqa: S105 - a name, no secret
+    token_audience: Name = "cryomamba"  # noqa: S105 - a name, no secret
     """The `aud` that a token must have."""
     token_secret: SecretStr | None = None
     """Secret of at least 32 bytes that signs tokens and links; none: the data directory keeps one of its own."""
@@ -281,9 +297,9 @@ class LimitSettings(Group):
 class BrowserSettings(Group):
     """Browsers."""
 
-    cors_origins: Words = ()
+    cors_origins: Origins = ()
     """Origins whose pages may call the API, as `https://host[:port]`; none: no page of another origin may."""
-    hsts_seconds: Annotated[int, Field(ge=0), Unit("s")] = 0
+    hsts_seconds: Annotated[int, Field(ge=0, le=3650 * _DAY), Unit("s")] = 0
     """`max-age` of `Strict-Transport-Security`; 0: the header is not sent. Only for a server that is behind TLS."""
 
 
@@ -295,7 +311,7 @@ class ObservationSettings(Group):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important messages that are logged; requests are logged at `info`."""
     metrics_port: Port | None = None
-    """Port of `/metrics` for Prometheus, 0 for a free one; none: there are no metrics."""
+    """Port of `/metrics` for Prometheus, and of `/livez` and `/readyz` too, 0 for a free one; none: no metrics."""
     metrics_host: str = "127.0.0.1"
     """Address on which `/metrics` listens; it asks for no token."""
     probe_seconds: Seconds = 2
@@ -324,7 +340,9 @@ _OF_OTHERS = frozenset({"CRYOMAMBA_URL", "CRYOMAMBA_TOKEN"})
 """Settings of the client, which may well be run in the same shell."""
 _OPERATOR = "CRYOMAMBA_OPERATOR_"
 # Kubernetes tells a pod about the Services of its namespace; one named cryomamba-… looks like settings of ours.
-_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
+"""What Kubernetes gives `…_PORT`; a number there is meant for a setting of ours that there is not."""
 
 
 class SettingsError(FailureError):
@@ -363,12 +381,18 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _OF_OTHERS
     return sorted(
         name
-        for name in environment
+        for name, value in environment.items()
         if name.startswith(PREFIX)
         and name not in known
         and not name.startswith(_OPERATOR)
-        and not _SERVICE_LINK.search(name)
+        and not _is_service_link(name, value)
     )
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if name.endswith("_PORT") and not name.endswith("_SERVICE_PORT") and _SERVICE_ADDRESS.fullmatch(value):
+        return True
+    return _SERVICE_LINK.search(name) is not None
 
 
 def is_secret(name: str) -> bool:

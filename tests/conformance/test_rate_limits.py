@@ -29,7 +29,7 @@ def refused(few):
     return answers[-1]
 
 
-def test_60_requests_a_minute_are_taken_from_each_token_by_default(serve):
+def test_60_requests_a_minute_are_taken_from_each_subject_by_default(serve):
     target = serve()
 
     answer = Person(target, target.bob).get("/v1/jobs")
@@ -46,7 +46,7 @@ def test_the_61st_request_of_a_minute_is_429_by_default(serve):
     assert statuses == [200] * 60 + [429]
 
 
-def test_requests_are_counted_for_each_token_apart(few, refused):
+def test_requests_are_counted_for_each_subject_apart(few, refused):
     assert Person(few, few.bob).get("/v1/jobs").status_code == 200
 
 

@@ -281,6 +281,10 @@ def test_complete_created_at_is_utc(file):
     moment(file["created_at"])
 
 
+def test_complete_metadata_filename_is_that_of_init(small_file):
+    assert small_file["metadata"]["filename"] == small_file["filename"]
+
+
 def test_complete_metadata_shape_is_in_the_order_x_y_z(small_file):
     assert small_file["metadata"]["shape"] == [32, 28, 24]
 

@@ -89,6 +89,8 @@ async def download(
         return _unsent(span, held)
     address = context.objects.presigned_get(download.key, download.link_ends_in, download.name)
     if address is not None:
+        if await context.objects.stat(download.key) is None:
+            raise no_artifact()
         return Response(status_code=307, headers={**_PRIVATE, "Location": address})
     headers = {**_headers(download), "Content-Length": str(span.stop - span.start)}
     if span.partial:

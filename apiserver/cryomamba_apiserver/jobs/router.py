@@ -63,11 +63,12 @@ async def create_job(
     that was interrupted can be sent again without making a second job.
     """
     receipt = await jobs.receipt(principal, request, idempotency_key)
-    if receipt is not None:
-        response.headers["Idempotency-Replayed"] = "true"
-    else:
-        async with context.limits.job(principal.subject):
+    if receipt is None:
+        async with context.limits.job(principal.subject) as count:
             receipt = await jobs.create(principal, request, idempotency_key)
+            count.made = not receipt.replayed  # the same request may have been answered in between
+    if receipt.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
     return present.created(receipt)
 
 

@@ -1,5 +1,6 @@
 """Asks of every request who sends it and whether that is too much, before anything else looks at it."""
 
+import contextlib
 import ipaddress
 import re
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 PROBES = frozenset({"/v1/healthz", "/livez", "/readyz"})
 """Never counted nor refused: a probe that is answered 429 has a healthy server killed."""
 _PART = re.compile(r"/v1/uploads/[^/]+/part/[^/]+")
+_LINK = re.compile(r"/v1/files/[^/]+/[^/]+")
+_FORBIDDEN = 403
 _IPV6_NETWORK = 64  # bits; whoever has one IPv6 address usually has all of its network
 
 
@@ -50,7 +53,8 @@ class Admission:
 
     Routes find who it is in the request's state, as `caller`: a principal, or the error that its token met. A request
     with a token that is valid counts for its subject, any other for its address. Parts of an upload are not counted:
-    how many are in flight is what limits them.
+    how many are in flight is what limits them. Neither are downloads by a good link, which many behind one address may
+    have, and of which ranges make many requests; links that are refused are, for the address.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -64,9 +68,11 @@ class Admission:
             return
         context, state = _context(scope), scope.setdefault("state", {})
         caller = state["caller"] = await _holder(context, bearer_token(HTTPConnection(scope)))
-        known = isinstance(caller, Principal)
-        who = caller.subject if isinstance(caller, Principal) else address_of(scope)
-        if known and is_part(scope["method"], scope["path"]):
+        if is_link(scope["method"], scope["path"]):
+            await self._link(context, scope, receive, send)
+            return
+        who = _who(caller, scope)
+        if isinstance(caller, Principal) and is_part(scope["method"], scope["path"]):
             state["quota"] = await context.limits.quota(who)
         else:
             try:
@@ -76,6 +82,25 @@ class Admission:
                 await answer_to(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    async def _link(self, context: "Context", scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a download pass that may be good; whoever has sent many bad links is refused before one is looked up."""
+        who, state = f"link:{address_of(scope)}", scope["state"]
+        state["quota"] = await context.limits.quota(who)
+        if not state["quota"].remaining:
+            try:
+                state["quota"] = await context.limits.request(who)
+            except RateLimitedError as error:
+                await answer_to(error)(scope, receive, send)
+                return
+
+        async def send_counting(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == _FORBIDDEN:
+                with contextlib.suppress(RateLimitedError):  # then the next is refused; this one is answered already
+                    state["quota"] = await context.limits.request(who)
+            await send(message)
+
+        await self._app(scope, receive, send_counting)
 
 
 async def admit_socket(context: "Context", scope: Scope, token: str) -> Principal:
@@ -87,7 +112,7 @@ async def admit_socket(context: "Context", scope: Scope, token: str) -> Principa
         UnavailableError: The token can't be checked at the moment.
     """
     caller = scope.setdefault("state", {})["caller"] = await _holder(context, token or None)
-    await context.limits.request(caller.subject if isinstance(caller, Principal) else address_of(scope))
+    await context.limits.request(_who(caller, scope))
     if isinstance(caller, ApiError):
         raise caller
     return caller
@@ -96,6 +121,16 @@ async def admit_socket(context: "Context", scope: Scope, token: str) -> Principa
 def is_part(method: str, path: str) -> bool:
     """Return whether a request sends a part of an upload."""
     return method == "PUT" and _PART.fullmatch(path) is not None
+
+
+def is_link(method: str, path: str) -> bool:
+    """Return whether a request shows a signed link."""
+    return method in {"GET", "HEAD"} and _LINK.fullmatch(path) is not None
+
+
+def _who(caller: Principal | ApiError, scope: Scope) -> str:
+    # A subject may be called like an address.
+    return f"subject:{caller.subject}" if isinstance(caller, Principal) else address_of(scope)
 
 
 def address_of(scope: Scope) -> str:

@@ -45,6 +45,14 @@ class Counters:
     close: Callable[[], Awaitable[None]] | None = None
 
 
+@dataclass
+class JobCount:
+    """A job that is being counted."""
+
+    made: bool = True
+    """Whether there is one more for it; where not, nothing is counted."""
+
+
 class RateLimits:
     """Counts what everybody asks for, and refuses what is too much.
 
@@ -96,18 +104,25 @@ class RateLimits:
         return Quota(limit, max(0, limit - count), ceil(ends if count else self._clock() + _MINUTE))
 
     @contextlib.asynccontextmanager
-    async def job(self, who: str) -> AsyncIterator[None]:
-        """Count the job that is created meanwhile, but not where that fails; raise RateLimitedError on entering."""
+    async def job(self, who: str) -> AsyncIterator[JobCount]:
+        """Count the job that is created meanwhile, unless that fails or it turns out to have been there before.
+
+        Raises RateLimitedError on entering.
+        """
         limit = self._allowances.jobs_per_hour
         count, ends = await self._count(f"jobs:{who}", _HOUR)
         if count > limit:
             raise too_many_in_window(limit, _HOUR, ends, self._clock(), "jobs an hour")
+        job = JobCount()
         try:
-            yield
+            yield job
         except BaseException:
-            # Where the window ended in between, the next one has one more: better than counting what never was.
-            await self._count(f"jobs:{who}", _HOUR, -1)
+            job.made = False
             raise
+        finally:
+            if not job.made:
+                # Where the window ended in between, the next one has one more: better than counting what never was.
+                await self._count(f"jobs:{who}", _HOUR, -1)
 
     def upload(self, who: str) -> AbstractAsyncContextManager[None]:
         """Hold one of the uploads in flight; raises RateLimitedError on entering where all are taken."""

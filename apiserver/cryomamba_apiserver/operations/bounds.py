@@ -1,6 +1,8 @@
 """What a client may do to a connection, and what it is told where it does more."""
 
 from dataclasses import dataclass
+from http import HTTPStatus
+from ipaddress import IPv4Network, IPv6Network
 
 from cryomamba_apiserver.operations.envelopes import Headers, envelope, response_bytes
 from cryomamba_crds.failures import Failure, FailureCode
@@ -11,6 +13,9 @@ class Bounds:
     """The settings of the same names; times in seconds, lengths in bytes."""
 
     max_connections: int
+    max_connections_per_address: int
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    """The bound on an address is not theirs."""
     header_seconds: float
     body_seconds: float
     body_rate: int
@@ -32,7 +37,9 @@ class Refusal:
 
     def response(self, identity: str, headers: Headers) -> bytes:
         """Return the whole response: the envelope, the request's id, what all responses carry."""
-        failure = Failure(code=self.code, message=self.message, hint=self.hint, retryable=self.code.retryable)
+        # Whoever was too slow may be faster the next time; what else is wrong stays so.
+        retryable = self.code.retryable or self.status == HTTPStatus.REQUEST_TIMEOUT
+        failure = Failure(code=self.code, message=self.message, hint=self.hint, retryable=retryable)
         own = [(b"x-request-id", identity.encode()), *headers, (b"cache-control", b"no-store")]
         if self.retry_seconds is not None:
             own.append((b"retry-after", str(self.retry_seconds).encode()))
@@ -43,6 +50,15 @@ MALFORMED = Refusal(400, "This is not an HTTP request.", "Use an HTTP/1.1 client
 FULL = Refusal(
     503,
     "The server has as many connections as it may.",
+    "Try again in a moment; close connections that are no longer needed.",
+    code=FailureCode.SERVICE_UNAVAILABLE,
+    retry_seconds=5,
+)
+
+
+CROWDED = Refusal(
+    503,
+    "There are as many connections from this address as there may be.",
     "Try again in a moment; close connections that are no longer needed.",
     code=FailureCode.SERVICE_UNAVAILABLE,
     retry_seconds=5,

@@ -1,6 +1,7 @@
 """One request, or one WebSocket, as it is watched on its way in and out."""
 
 import secrets
+from collections.abc import Callable
 
 from starlette.types import Message, Receive, Send
 
@@ -90,6 +91,18 @@ class SocketExchange:
         self.code = 0
         """With which it was closed; 0 until it is."""
         self.sent = 0
+        """Bytes of messages; of those that were written as frames, the frames' few bytes too."""
+
+    def counting(self, write: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+        """Return what writes whole frames past `send`, and counts those that were taken."""
+
+        def write_and_count(frame: bytes) -> bool:
+            written = write(frame)
+            if written:
+                self.sent += len(frame)
+            return written
+
+        return write_and_count
 
     async def receive(self) -> Message:
         """Return what the client sent."""

@@ -10,12 +10,23 @@ from cryomamba_apiserver.operations.envelopes import envelope
 from cryomamba_crds.failures import Failure, FailureCode
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
-_TAKEN = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range", "Range", "X-Request-Id")
+_TAKEN = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "Range",
+    "X-Request-Id",
+)
 _EXPOSED = (
     "Accept-Ranges",
     "Content-Disposition",
     "Content-Range",
     "ETag",
+    "Idempotency-Replayed",
+    "Link",
     "Retry-After",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",

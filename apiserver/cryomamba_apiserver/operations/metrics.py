@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from cryomamba_apiserver.errors import ApiError, answer_to
 
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
@@ -44,7 +47,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._bytes = Counter("cryomamba_http_body_bytes", "Bytes of bodies", ["direction"], registry=self.registry)
+        self._bytes = Counter(
+            "cryomamba_http_body_bytes", "Bytes of bodies and messages", ["direction"], registry=self.registry
+        )
         self._received = self._bytes.labels("in")
         self._sent = self._bytes.labels("out")
         self.sockets = Gauge("cryomamba_websockets_open", "WebSockets that are open", registry=self.registry)
@@ -73,6 +78,10 @@ class Metrics:
         if sent:
             self._sent.inc(sent)
 
+    def told(self, sent: int) -> None:
+        """Count the bytes of a WebSocket's messages, when it has ended."""
+        self._sent.inc(sent)
+
     def refused(self, status: int) -> None:
         """Count a connection that was answered before there was a request to hand to the app."""
         self._requests.labels("other", UNMATCHED, str(status)).inc()
@@ -84,10 +93,27 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def metrics_app(metrics: Metrics, backlog: Callable[[], Awaitable[Backlog | None]]) -> Starlette:
-    """Return the app of the metrics port, which has one address: `/metrics`."""
+def metrics_app(
+    metrics: Metrics, backlog: Callable[[], Awaitable[Backlog | None]], ready: Callable[[], Awaitable[BaseModel]]
+) -> Starlette:
+    """Return the app of the metrics port: `/metrics`, and the probes, which answer here whoever fills the API's port.
+
+    Args:
+        metrics: What there is to show.
+        backlog: Counts the jobs that have not ended.
+        ready: Returns what `/readyz` answers, or raises ApiError.
+    """
 
     async def show(_: Request) -> Response:
         return Response(metrics.exposition(await backlog()), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/metrics", show)])
+    async def livez(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        try:
+            return JSONResponse((await ready()).model_dump(mode="json"))
+        except ApiError as error:
+            return answer_to(error)
+
+    return Starlette(routes=[Route("/metrics", show), Route("/livez", livez), Route("/readyz", readyz)])

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from cryomamba_apiserver.jobs.mailbox import FRAMES
 from cryomamba_apiserver.operations.envelopes import Headers, envelope, envelope_headers
 from cryomamba_apiserver.operations.exchanges import HttpExchange, SocketExchange, request_id_of
 from cryomamba_apiserver.operations.logs import request_id
@@ -115,6 +116,10 @@ class Observation:
         exchange = SocketExchange(receive, send, request_id_of(scope["headers"]))
         request_id.set(exchange.id)
         scope.setdefault("state", {})["request_id"] = exchange.id
+        extensions = scope.get("extensions") or {}
+        if FRAMES in extensions:
+            write = exchange.counting(extensions[FRAMES]["write"])
+            scope["extensions"] = {**extensions, FRAMES: {"write": write}}
         self._metrics.sockets.inc()
         try:
             if self._too_many_parameters(scope):
@@ -131,6 +136,7 @@ class Observation:
                 await exchange.send({"type": "websocket.close", "code": 1011, "reason": f"request {exchange.id}"})
         finally:
             self._metrics.sockets.dec()
+            self._metrics.told(exchange.sent)
             fields = _fields(scope, _template(scope), exchange.code, self._clock() - began)
             fields["sent"] = exchange.sent
             _access.info("websocket", extra=fields)

@@ -51,5 +51,10 @@ async def readyz(context: AppContext) -> Ready:
             headers={"Retry-After": str(_RETRY_SECONDS)},
         )
     # Without their store the limits are kept by each server alone: taking all servers out would be worse.
-    trouble = context.limits.trouble
-    return Ready(degraded={"rate_limits": trouble} if trouble else {})
+    degraded = {}
+    if trouble := context.limits.trouble:
+        degraded["rate_limits"] = trouble
+    # Jobs, downloads and what frees room go on without any.
+    if await context.objects.free_bytes() == 0:
+        degraded["storage"] = "is full; uploads are refused"
+    return Ready(degraded=degraded)

@@ -4,7 +4,10 @@ Where the protocol itself must answer, the answer is the API's envelope.
 """
 
 import asyncio
+import fcntl
 import logging
+import sys
+import termios
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar
@@ -14,8 +17,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from cryomamba_apiserver.limits.admission import address_of
 from cryomamba_apiserver.operations import bounds as refusals
 from cryomamba_apiserver.operations.bounds import Bounds, Refusal
+from cryomamba_apiserver.operations.crowding import too_many
 from cryomamba_apiserver.operations.envelopes import Headers
 from cryomamba_apiserver.operations.exchanges import new_request_id
 from cryomamba_apiserver.operations.metrics import Metrics
@@ -24,6 +29,8 @@ from cryomamba_apiserver.operations.observation import Cut
 _access = logging.getLogger("cryomamba_apiserver.access")
 
 _LINGER_SECONDS = 1.0
+_MOST_TURNED_AWAY = 64
+"""Connections that may linger after they were refused for being too many; one more is closed without an answer."""
 
 
 class _Phase(Enum):
@@ -42,6 +49,8 @@ class BoundedProtocol(HttpToolsProtocol):
     bounds: ClassVar[Bounds]
     headers_of_all: ClassVar[Headers]
     metrics: ClassVar[Metrics]
+    turned_away: ClassVar[set[asyncio.Protocol]]
+    """Connections that are not served, and linger so that their clients see why."""
 
     def __init__(
         self,
@@ -56,6 +65,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._refusal: Refusal | None = None
         self._leaving = False
+        self._unread = 0
+        """Bytes that the client had not taken when it was last looked at."""
+        self.peer = ""
+        """Whose connection it is, for the bound on an address."""
         self._head_size = 0
         """Bytes of target and headers so far, as the parser has told them."""
         self._unfinished = 0
@@ -68,14 +81,28 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Take a connection, unless there are as many as there may be."""
         super().connection_made(transport)
-        if len(self.connections) > self.bounds.max_connections:
-            self._refuse(refusals.FULL)
+        self.peer = address_of({"client": self.client})
+        if crowd := too_many(self.connections, self.peer, self.client, self.bounds):
+            self._turn_away(crowd)
         else:
             self._start(self.bounds.header_seconds, self._head_is_late)
+
+    @property
+    def idle_until(self) -> float | None:
+        """When, by the event loop's clock, it is closed for being idle between two requests; None while it is not."""
+        waiting = self.timeout_keep_alive_task if self._phase is _Phase.IDLE else None
+        return None if waiting is None else waiting.when()
+
+    def give_way(self) -> None:
+        """Close an idle connection and count it no longer."""
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
         self._stop()
+        self.turned_away.discard(self)
         self.resume_writing()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
@@ -165,7 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Note that the client does not read what it is sent."""
         super().pause_writing()
         if self._send_timer is None:
-            self._send_timer = self.loop.call_later(self.bounds.send_seconds, self._reader_is_asleep)
+            self._watch_reader()
 
     def resume_writing(self) -> None:
         """Note that it does again."""
@@ -204,10 +231,40 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._refuse(refusals.late_headers(self.bounds))
 
-    def _reader_is_asleep(self) -> None:
+    def _watch_reader(self) -> None:
+        self._unread = self._not_taken()
+        self._send_timer = self.loop.call_later(self.bounds.send_seconds, self._judge_reader)
+
+    def _judge_reader(self) -> None:
+        """Cut a reader off that is slower than it may be; nothing more is written while it is being watched."""
+        taken = self._unread - self._not_taken()
+        if taken > 0 and taken >= self.bounds.body_rate * self.bounds.send_seconds:
+            self._watch_reader()
+        else:
+            self._cut_reader()
+
+    def _not_taken(self) -> int:
+        """Return how many bytes the client has yet to take, those that the kernel holds included."""
+        size = self.transport.get_write_buffer_size()
+        connection = self.transport.get_extra_info("socket")
+        # The kernel may hold megabytes, and asks for more only when a good part of them has gone.
+        return size + int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+    def _cut_reader(self) -> None:
         if self.cycle is not None:
             self.cycle.scope["state"]["cut"] = Cut(408, "The response was not read.")
         self.transport.abort()
+
+    def _turn_away(self, refusal: Refusal) -> None:
+        """Refuse a connection that is one too many; it takes no room from those that are served."""
+        self.connections.discard(self)
+        if len(self.turned_away) >= _MOST_TURNED_AWAY:
+            self._leaving = True
+            self._record(refusal, new_request_id())
+            self.transport.abort()
+            return
+        self.turned_away.add(self)
+        self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer in place of the app, or just end the connection where the app has begun to."""
@@ -255,4 +312,5 @@ def bounded_protocol(bounds: Bounds, headers: Headers, metrics: Metrics) -> type
         headers: What every response carries.
         metrics: Where requests are counted that never reach the app.
     """
-    return type("Protocol", (BoundedProtocol,), {"bounds": bounds, "headers_of_all": headers, "metrics": metrics})
+    of_all = {"bounds": bounds, "headers_of_all": headers, "metrics": metrics, "turned_away": set()}
+    return type("Protocol", (BoundedProtocol,), of_all)

@@ -27,6 +27,8 @@ def bounds_of(settings: Settings) -> Bounds:
     """Return what the settings let a client do."""
     return Bounds(
         max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
+        trusted_proxies=settings.trusted_proxies,
         header_seconds=settings.header_seconds,
         body_seconds=settings.body_seconds,
         body_rate=settings.body_rate,
@@ -50,7 +52,7 @@ def server_config(app: ASGIApp, settings: Settings, metrics: Metrics) -> uvicorn
         access_log=False,  # its lines would carry tokens and signed links
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )

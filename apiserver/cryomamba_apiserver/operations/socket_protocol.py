@@ -11,6 +11,7 @@ from websockets.http11 import Response
 from websockets.server import ServerProtocol
 
 from cryomamba_apiserver.adapters.websocket_protocol import FrameWritingProtocol
+from cryomamba_apiserver.limits.admission import address_of
 from cryomamba_apiserver.operations.envelopes import Headers, envelope, envelope_headers
 from cryomamba_apiserver.operations.exchanges import new_request_id
 from cryomamba_apiserver.operations.metrics import Metrics
@@ -36,6 +37,13 @@ class BoundedSocketProtocol(FrameWritingProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _Handshake(self, config.ws_max_size)
+        self.peer = ""
+        """Whose connection it is, for the bound on an address."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """Take over a connection."""
+        super().connection_made(transport)
+        self.peer = address_of({"client": self.client})
 
     def data_received(self, data: bytes) -> None:
         """Take in what came; uvicorn leaves a handshake that cannot be read without an answer."""

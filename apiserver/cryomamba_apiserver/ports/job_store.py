@@ -80,6 +80,8 @@ class JobReceipt(BaseModel):
     """From 1, as it was then."""
     estimated_duration_seconds: int | None
     """None where the model's speed was not known then."""
+    replayed: bool = False
+    """Whether an earlier request of the same key was answered with it before; never kept."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What a token must claim: the rules, without keys and signatures."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,8 @@ LEEWAY_SECONDS = 30
 LONGEST_SUBJECT = 255
 """Characters; as OpenID Connect Core 1.0, section 2, has it."""
 _LONGEST_JTI = 255
+_LATEST = 2**53
+"""Seconds; whole ones up to this are exact as a float, and no clock gets there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def is_subject(name: str) -> bool:
 
 def _moment(claims: Mapping[str, Any], name: str) -> float:
     value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LATEST < value < _LATEST:
         raise _malformed(name)
     return value
 

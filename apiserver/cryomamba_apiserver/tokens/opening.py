@@ -20,6 +20,12 @@ def server_secret(settings: Settings) -> bytes:
     return load_or_create_secret(settings.data_dir)
 
 
+def check_token_settings(settings: Settings) -> None:
+    """Raise FailureError where the secret or the list of revoked tokens is bad; to be called before a server starts."""
+    server_secret(settings)
+    _denied(settings)
+
+
 def own_authority(settings: Settings, now: Callable[[], datetime]) -> SecretAuthority:
     """Return the authority that issues tokens itself.
 

@@ -65,20 +65,24 @@ def token_id(token: str) -> str:
 def load_or_create_secret(data_dir: Path) -> bytes:
     """Return the data directory's signing secret, made at the first call and readable by its owner alone."""
     path = data_dir / "secret"
-    data_dir.mkdir(parents=True, exist_ok=True)
-    temporary = data_dir / f".secret.{secrets.token_hex(8)}"
+    if not path.exists():  # nothing is written where it does: a full disk must not keep anybody from reading it
+        _create_secret(path)
+    return long_enough(path.read_bytes(), str(path))
+
+
+def _create_secret(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".secret.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_hex(SHORTEST_SECRET).encode())
         # Two commands that start at once must end up with one secret: the first link wins.
-        if not path.exists():
-            os.link(temporary, path)
+        os.link(temporary, path)
     except FileExistsError:
         pass
     finally:
         temporary.unlink()
-    return long_enough(path.read_bytes(), str(path))
 
 
 def read_secret(file: Path) -> bytes:

@@ -253,6 +253,16 @@ def test_a_store_that_clients_can_reach_serves_downloads_itself(server, link, co
     assert looked.status_code == 200  # a presigned URL is good for one method only
 
 
+def test_what_is_gone_from_a_store_that_clients_can_reach_is_not_found(server, artifact, context, clock, monkeypatch):
+    record = artifact()
+    asyncio.run(context.objects.delete(keys.attempt_prefix(record.uid, 1) + NAME))
+    monkeypatch.setattr(DirectoryObjectStore, "presigned_get", lambda *_: "https://objects.example.org/key")
+
+    url = context.signer.link(record.job_id, NAME, "ada", clock())
+
+    assert server.get(url, follow_redirects=False).status_code == 404
+
+
 def test_a_client_that_goes_away_leaves_no_file_open():
     closed = []
 

@@ -1,13 +1,15 @@
 """Requests that no client sends in good faith, to the real server process."""
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.commands import Server, serving
-from support.raw_http import Answer, answer_to, connect, read_answer
+from support.raw_http import Answer, answer_to, connect, is_closed, read_answer
 
 
 @pytest.fixture(scope="module")
@@ -215,14 +217,72 @@ def test_more_connections_than_there_may_be_are_told_so(tmp_path: Path) -> None:
         connect(full.url) as other,
     ):
         for connection in (one, other):
-            connection.sendall(get(b"/livez"))
-            read_answer(connection)
+            connection.sendall(b"GET /livez HTTP/1.1\r\n")
         with connect(full.url) as third:
             answer = read_answer(third)
         one.close()
-        other.sendall(get(b"/livez"))
+        other.sendall(b"Host: x\r\n\r\n")
 
         assert answer.status == 503
         assert answer.error["code"] == "SERVICE_UNAVAILABLE"
         assert answer.headers["retry-after"] == "5"
         assert read_answer(other).status == 200
+
+
+def test_the_connection_that_is_idle_for_the_longest_makes_room(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "data", max_connections="2") as full,
+        connect(full.url) as first,
+        connect(full.url) as second,
+    ):
+        for connection in (first, second):
+            connection.sendall(get(b"/livez"))
+            read_answer(connection)
+        third = answer_to(full.url, get(b"/livez"))
+        second.sendall(get(b"/livez"))
+
+        assert third.status == 200
+        assert is_closed(first)
+        assert read_answer(second).status == 200
+
+
+def test_one_address_with_slow_connections_leaves_room_for_others_and_for_probes(tmp_path: Path) -> None:
+    bounds = {"max_connections": "4", "max_connections_per_address": "3", "metrics_port": "0"}
+    with serving(tmp_path / "data", **bounds) as server, contextlib.ExitStack() as held:
+        assert server.process.stdout
+        metrics_url = server.process.stdout.readline().split()[-1].removesuffix("/metrics")
+        for _ in range(3):
+            held.enter_context(connect(server.url)).sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        refused = [answer_to(server.url, get(b"/livez")) for _ in range(3)]
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20, source_address=("127.0.0.2", 0)) as other:
+            other.sendall(get(b"/livez"))
+            answer = read_answer(other)
+        probes = [answer_to(metrics_url, get(path)) for path in (b"/livez", b"/readyz")]
+
+    assert [each.status for each in refused] == [503, 503, 503]
+    assert "from this address" in refused[0].error["message"]
+    assert answer.status == 200
+    assert [probe.status for probe in probes] == [200, 200]
+    assert json.loads(probes[1].body)["status"] == "ready"
+
+
+def test_the_bound_on_an_address_is_not_one_on_a_trusted_proxy(tmp_path: Path) -> None:
+    bounds = {"max_connections_per_address": "1", "trusted_proxies": "127.0.0.0/8"}
+    with serving(tmp_path / "data", **bounds) as server, connect(server.url) as slow:
+        slow.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+
+        assert answer_to(server.url, get(b"/livez")).status == 200
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_body_that_is_not_said_to_be_json_is_415_and_names_the_header(
+    server: Server, token: str, content_type: str | None
+) -> None:
+    said = f"Content-Type: {content_type}\r\n" if content_type else ""
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{said}Content-Length: 2\r\n\r\n"
+
+    answer = answer_to(server.url, f"{head}{{}}".encode())
+
+    assert answer.status == 415
+    assert answer.error["details"]["field"] == "header.Content-Type"

@@ -126,6 +126,15 @@ def test_retries_at_the_same_moment_create_one_job(submit, ada, waiting):
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
     assert ada.get("/v1/jobs").json()["total"] == 1
+    assert [answer.headers.get("idempotency-replayed") for answer in answers].count("true") == 7
+
+
+def test_retries_at_the_same_moment_count_as_one_job(server, context, submit, ada, waiting):
+    test_retries_at_the_same_moment_create_one_job(submit, ada, waiting)
+
+    counted = server.portal.call(context.limits._own.windows.get, "jobs:ada")
+
+    assert counted == 1
 
 
 def test_a_full_queue_says_when_to_come_back(start, queued_by):

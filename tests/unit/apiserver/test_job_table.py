@@ -186,7 +186,8 @@ def test_a_retry_gets_the_first_receipt_whatever_became_of_the_job(table):
 
     again = table.insert(job_request(), 10, KEY)
 
-    assert again.receipt == first.receipt == table.receipt("ada", KEY)
+    replayed = first.receipt.model_copy(update={"replayed": True})
+    assert again.receipt == replayed == table.receipt("ada", KEY)
     assert again.record is None
     assert table.page(None, None, 10, 0).total == 1
 
@@ -195,7 +196,7 @@ def test_a_retry_outlives_the_connection(table, tmp_path):
     first = table.insert(job_request(), 10, KEY)
     again = JobTable(tmp_path / "jobs.sqlite", lambda: NOW)
 
-    assert again.insert(job_request(), 10, KEY).receipt == first.receipt
+    assert again.insert(job_request(), 10, KEY).receipt == first.receipt.model_copy(update={"replayed": True})
     again.close()
 
 
@@ -235,7 +236,7 @@ def test_a_key_is_as_good_as_new_after_a_day(tmp_path):
     fresh = table.insert(job_request(), 10, KEY).receipt
     table.close()
 
-    assert kept == first
+    assert kept == first.model_copy(update={"replayed": True})
     assert fresh.job_id != first.job_id
 
 

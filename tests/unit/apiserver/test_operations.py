@@ -11,7 +11,9 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from cryomamba_apiserver.context import Context
+from cryomamba_apiserver.jobs.mailbox import FRAMES
 from cryomamba_apiserver.operations.metrics import Backlog, Metrics
+from cryomamba_apiserver.operations.observation import Observation
 from cryomamba_apiserver.operations.readiness import Readiness
 from support.commands import serving
 from support.waiting import until
@@ -195,7 +197,8 @@ def test_pages_of_an_allowed_origin_may_call_with_a_token_and_without_cookies(st
     with start(cors_origins=(ORIGIN,)) as server:
         asking = {"Origin": ORIGIN, "Access-Control-Request-Method": "PUT"}
         allowed = server.options(
-            "/v1/jobs", headers=asking | {"Access-Control-Request-Headers": "authorization, idempotency-key"}
+            "/v1/jobs",
+            headers=asking | {"Access-Control-Request-Headers": "authorization, idempotency-key, if-modified-since"},
         )
         refused = server.options("/v1/jobs", headers=asking | {"Origin": "https://other.example"})
         answer = server.get("/v1/jobs", headers={"Origin": ORIGIN})
@@ -209,7 +212,9 @@ def test_pages_of_an_allowed_origin_may_call_with_a_token_and_without_cookies(st
     assert answer.status_code == 401
     assert answer.headers["access-control-allow-origin"] == ORIGIN
     exposed = answer.headers["access-control-expose-headers"].lower()
-    assert {"x-request-id", "x-ratelimit-remaining", "retry-after"} <= set(exposed.replace(" ", "").split(","))
+    assert {"x-request-id", "x-ratelimit-remaining", "retry-after", "link", "idempotency-replayed"} <= set(
+        exposed.replace(" ", "").split(",")
+    )
 
 
 def test_https_is_demanded_for_good_only_by_a_setting(start: Any) -> None:
@@ -226,3 +231,24 @@ def test_an_address_with_a_slash_too_many_is_not_redirected_to_whatever_host_the
     server: TestClient,
 ) -> None:
     assert server.get("/v1/healthz/", follow_redirects=False).status_code == 404
+
+
+def test_messages_of_a_websocket_are_counted_that_are_written_as_whole_frames(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "abc"})
+        scope["extensions"][FRAMES]["write"](b"taken")
+        scope["extensions"][FRAMES]["write"](b"")
+        await send({"type": "websocket.close", "code": 1000})
+
+    async def nothing(_: Any = None) -> Any:
+        return {}
+
+    scope = {"type": "websocket", "headers": [], "query_string": b"", "extensions": {FRAMES: {"write": bool}}}
+    metrics = Metrics()
+    caplog.set_level("INFO", "cryomamba_apiserver.access")
+
+    asyncio.run(Observation(app, metrics=metrics, headers=[], max_query_parameters=1)(scope, nothing, nothing))
+
+    assert [vars(record)["sent"] for record in caplog.records if record.message == "websocket"] == [8]
+    assert sample(metrics.exposition(None).decode(), "cryomamba_http_body_bytes_total", direction="out") == 8

@@ -9,6 +9,7 @@ from starlette.websockets import WebSocketDisconnect
 from cryomamba_apiserver.auth import Scope
 from cryomamba_apiserver.limits.admission import address_of, is_part
 from support.redis_server import redis_running
+from support.server_data import job_request
 
 PARTS = {"parts": [{"part_number": 0, "etag": "0" * 32}]}
 HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
@@ -130,7 +131,7 @@ def test_what_needs_no_token_is_limited_by_address_as_well(strict, url):
         ("GET", "/v1/healthz", 200),
         ("GET", "/v1/nothing", 404),
         ("PATCH", "/v1/jobs", 405),
-        ("POST", "/v1/jobs", 400),
+        ("POST", "/v1/jobs", 415),
         ("GET", "/v1/jobs/job_aaaaaaaaaaaa", 404),
         ("PUT", "/v1/uploads/upl_aaaaaaaaaaaa/part/0", 404),
     ],
@@ -153,6 +154,32 @@ def test_an_unexpected_error_has_the_headers_as_well(strict, tokens, monkeypatch
 
     assert answer.status_code == 500
     assert limits(answer)[:2] == (3, 2)
+
+
+def test_a_subject_that_is_called_like_an_address_does_not_count_for_it(strict, tokens):
+    for _ in range(4):
+        strict.get("/v1/jobs", headers=bearer(tokens("ip:testclient")))
+
+    assert strict.get("/v1/nothing").status_code == 404
+
+
+def test_downloads_by_a_good_link_are_not_counted_whoever_shares_the_address(strict):
+    context = strict.app.state.context
+
+    async def made():
+        return (await context.job_store.create(job_request())).job_id
+
+    job_id = strict.portal.call(made)
+    good = context.signer.link(job_id, "gone.mrc", "ada", context.now())
+    for _ in range(5):
+        strict.get("/v1/nothing")
+
+    answers = [strict.get(good) for _ in range(10)]
+    bad = [strict.get(f"{good}0").status_code for _ in range(4)]
+
+    assert {answer.status_code for answer in answers} == {404}
+    assert {limits(answer)[:2] for answer in answers} == {(3, 3)}
+    assert bad == [403, 403, 403, 429]
 
 
 def test_probes_are_never_refused(strict):

@@ -18,11 +18,11 @@ def no_settings_of_this_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_environment_is_read_and_the_command_line_goes_before_it() -> None:
-    environment = {"CRYOMAMBA_MAX_QUEUED_JOBS": "7", "CRYOMAMBA_LISTEN_PORT": "1", "CRYOMAMBA_CORS_ORIGINS": "a, b,"}
+    environment = {"CRYOMAMBA_MAX_QUEUED_JOBS": "7", "CRYOMAMBA_LISTEN_PORT": "1", "CRYOMAMBA_DENIED_JTIS": "a, b,"}
 
     settings = read_settings(environment, listen_port=2)
 
-    assert (settings.max_queued_jobs, settings.listen_port, settings.cors_origins) == (7, 2, ("a", "b"))
+    assert (settings.max_queued_jobs, settings.listen_port, settings.denied_jtis) == (7, 2, ("a", "b"))
 
 
 def test_a_variable_that_is_no_setting_is_refused_by_name_and_without_its_value() -> None:
@@ -65,6 +65,60 @@ def test_a_wrong_secret_is_not_shown(variable: str) -> None:
 )
 def test_variables_of_the_client_the_operator_and_kubernetes_are_not_ours(variable: str) -> None:
     assert read_settings({variable: "tcp://10.0.0.1:8000"}).listen_port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CORS_ORIGINS", "foo"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://a.org/path"),
+        ("CORS_ORIGINS", "https://a.org:port"),
+        ("TRUSTED_PROXIES", "nonsense/99"),
+        ("HEADER_SECONDS", "inf"),
+        ("PROBE_SECONDS", "nan"),
+        ("TOKEN_ISSUER", ""),
+        ("TOKEN_AUDIENCE", ""),
+        ("DOWNLOAD_TTL_SECONDS", "999999999999"),
+        ("UPLOAD_TTL_SECONDS", "999999999999"),
+        ("UPLOAD_TTL_SECONDS", "99999999999999999999"),
+        ("KEEP_JOBS_DAYS", "9999999999"),
+        ("MAX_UPLOAD_SIZE", "99999999999999999999"),
+        ("LISTENING_PORT", "9000"),
+        ("HTTP_PORT", "9000"),
+    ],
+)
+def test_a_setting_that_could_not_be_meant_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings({f"CRYOMAMBA_{name}": value})
+
+    assert f"CRYOMAMBA_{name}: " in caught.value.failure.message
+
+
+def test_origins_and_networks_are_lists() -> None:
+    settings = read_settings(
+        {"CRYOMAMBA_CORS_ORIGINS": "https://A.org, http://b:8080/", "CRYOMAMBA_TRUSTED_PROXIES": "10.0.0.0/8, ::1"}
+    )
+
+    assert settings.cors_origins == ("https://a.org", "http://b:8080")
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("CRYOMAMBA_TOKEN_SECRET", "short"), ("CRYOMAMBA_DENIED_JTIS_FILE", "/nowhere/denied")]
+)
+def test_the_server_does_not_start_with_a_bad_secret_or_list_of_tokens(tmp_path: Path, name: str, value: str) -> None:
+    done = subprocess.run(
+        [*CRYOMAMBA, "serve", "--port", "0", "--data-dir", tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT | {name: value},
+    )
+
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_every_setting_has_a_default_that_suits_a_workstation(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_a_client_that_drips_headers_is_cut_while_others_are_served(server: Serv
         answer = read_answer(slow)
 
         assert answer.status == 408
+        assert answer.error["retryable"]
         assert "headers took longer than 1 s" in answer.error["message"]
         assert is_closed(slow)
 
@@ -158,6 +159,18 @@ def test_a_client_that_does_not_read_what_it_asked_for_is_cut(server: Server) ->
         deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400)
 
         until(lambda: not held(), 60)
+
+
+def test_a_client_that_reads_slowly_and_steadily_is_sent_all_it_takes(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.socket() as steady, selectors.DefaultSelector() as pace:
+        steady.settimeout(20)
+        steady.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        steady.connect((host, int(port)))
+        steady.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400)
+        for _ in range(100):  # 80 times the rate, for more than four deadlines
+            assert steady.recv(4096)
+            pace.select(timeout=0.05)
 
 
 def test_what_cuts_a_request_is_in_the_log(server: Server, token: str, part_path: str) -> None:
