@@ -23,6 +23,7 @@ from cryomamba_apiserver.errors import install_error_handlers
 from cryomamba_apiserver.gpus.router import router as gpus
 from cryomamba_apiserver.gpus.service import GpuInventory, read_gpus, usable_gpus
 from cryomamba_apiserver.jobs.live import LiveJobs
+from cryomamba_apiserver.jobs.router import polled
 from cryomamba_apiserver.jobs.router import router as jobs
 from cryomamba_apiserver.jobs.service import JobService
 from cryomamba_apiserver.jobs.socket import router as sockets
@@ -110,7 +111,7 @@ def create_app(
     )
     app.add_middleware(RateLimitHeaders)
     # In the order in which they are asked: what is called most often comes first.
-    for router in (jobs, uploads, sockets, artifacts, gpus, probes, system, server_info):
+    for router in (polled, jobs, uploads, sockets, artifacts, gpus, probes, system, server_info):
         app.include_router(router)
     return app
 

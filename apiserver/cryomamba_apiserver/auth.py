@@ -89,5 +89,6 @@ class _Requires(SecurityBase):
         return principal
 
 
-Reader = Annotated[Principal, Depends(_Requires(Scope.READ))]
+reader = _Requires(Scope.READ)
+Reader = Annotated[Principal, Depends(reader)]
 Writer = Annotated[Principal, Depends(_Requires(Scope.WRITE))]

@@ -12,9 +12,10 @@ from cryomamba_apiserver.jobs.listing import next_page
 from cryomamba_apiserver.jobs.schemas import CreateJob, JobCancelled, JobCreated, JobDetails, JobList
 from cryomamba_apiserver.openapi import header, refusals
 from cryomamba_apiserver.ports.job_store import JobStatus
-from cryomamba_apiserver.routes import AuthenticatedRoute
+from cryomamba_apiserver.routes import AuthenticatedRoute, PolledRoute
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=AuthenticatedRoute)
+polled = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=PolledRoute)
 
 _RetryKey = Annotated[
     str | None,
@@ -99,13 +100,12 @@ async def list_jobs(
     return _json(answer, next_page(router.prefix, page, status, limit))
 
 
-@router.get("/{job_id}", response_model=JobDetails, responses=refusals(_NO_JOB))
+@polled.get("/{job_id}", response_model=JobDetails, responses=refusals(_NO_JOB))
 async def get_job(job_id: str, principal: Reader, request: Request) -> Response:
     """Get job status and details.
 
     Fields that do not apply yet are absent. The artifacts' URLs are signed anew each time.
     """
-    # Asked for more often than all else together, so without the dependencies that the other routes have.
     context: Context = request.app.state.context
     return _json(present.details(await context.jobs.get(principal, job_id), context.signer, context.now()))
 

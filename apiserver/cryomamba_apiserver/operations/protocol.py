@@ -168,6 +168,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.body:
+            # A piece that comes alone, as those of long bodies do, is handed on as it is: uvicorn adds pieces to a
+            # bytearray and copies that into bytes, while nothing is copied where both are bytes.
+            cycle.body = b""
+        elif cycle is not None and isinstance(cycle.body, bytes):
+            cycle.body = bytearray(cycle.body)
         super().on_body(body)
         if self.flow.read_paused:
             self._held_up = True

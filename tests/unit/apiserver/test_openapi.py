@@ -8,6 +8,7 @@ from cryomamba_apiserver.app import create_app
 from cryomamba_apiserver.artifacts.router import router as artifacts
 from cryomamba_apiserver.errors import ErrorEnvelope
 from cryomamba_apiserver.gpus.router import router as gpus
+from cryomamba_apiserver.jobs.router import polled
 from cryomamba_apiserver.jobs.router import router as jobs
 from cryomamba_apiserver.openapi_examples import EXAMPLES
 from cryomamba_apiserver.openapi_fields import FIELDS
@@ -19,7 +20,7 @@ from cryomamba_apiserver.uploads.router import router as uploads
 
 ROUTES = [
     route
-    for router in (artifacts, gpus, jobs, probes, authenticated, system, uploads)
+    for router in (artifacts, gpus, polled, jobs, probes, authenticated, system, uploads)
     for route in router.routes
     if isinstance(route, APIRoute)
 ]
