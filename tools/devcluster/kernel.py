@@ -111,10 +111,18 @@ def kill_pods() -> None:
 
 def _kill_round() -> set[int]:
     """Kills what is in our cgroups now; the ids that it met."""
-    found = {int(pid) for group in _cgroups() for pid in (group / "cgroup.procs").read_text().split()}
+    found = {pid for group in _cgroups() for pid in _members(group)}
     for process in filter(None, map(Process.of, found)):
         processes.stop(process, processes.KILL_SECONDS, signal.SIGKILL)
     return found
+
+
+def _members(group: Path) -> set[int]:
+    """The ids of a cgroup's processes; none when whoever made it has just removed it."""
+    try:
+        return {int(pid) for pid in (group / "cgroup.procs").read_text().split()}
+    except FileNotFoundError:
+        return set()
 
 
 def remove_cgroups() -> None:
