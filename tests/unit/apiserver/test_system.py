@@ -121,7 +121,9 @@ def test_the_description_says_which_endpoints_need_a_token(server):
     ],
 )
 def test_what_nothing_answers_comes_in_the_envelope(server, token, method, url, status, code):
-    answer = server.request(method, url, content=b"{", headers={"Authorization": f"Bearer {token()}"})
+    headers = {"Authorization": f"Bearer {token()}", "Content-Type": "application/json"}
+
+    answer = server.request(method, url, content=b"{", headers=headers)
 
     assert answer.status_code == status
     assert set(answer.json()) == {"error"}
