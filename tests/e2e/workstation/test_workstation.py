@@ -247,9 +247,13 @@ def small_disk(tmp_path):
     namespace = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         namespace = ("unshare", "--mount", "sh", "-c", mount, "sh")
-    # What the server would make its own secret of lies inside the namespace.
+    settings = {
+        "token_secret": secrets.token_hex(32),  # what the server would make of its own lies inside the namespace
+        "requests_per_minute": "1000",
+        "storage_reserve": "0",  # so that uploads can fill the disk to its end
+    }
     with (
-        serving(data_dir, namespace, token_secret=secrets.token_hex(32), requests_per_minute="1000") as server,
+        serving(data_dir, namespace, **settings) as server,
         httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.token()}"}) as client,
     ):
         yield client
