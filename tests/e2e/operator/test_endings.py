@@ -150,7 +150,7 @@ def test_a_pod_that_is_drained_is_a_disruption_and_no_attempt_is_lost(
     until(lambda: jobs.status("tomo").get("attempt") == 2, 60)
     jobs.wait("tomo", "Running", "True", "Running")
 
-    assert ("Warning", "Disrupted") in jobs.events("tomo")
+    until(lambda: ("Warning", "Disrupted") in jobs.events("tomo"), 10)
 
 
 def test_a_pod_that_somebody_deletes_costs_an_attempt(

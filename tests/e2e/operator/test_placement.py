@@ -27,7 +27,7 @@ def test_a_busy_gpu_is_waited_for(operator: OperatorProcess, jobs: Jobs, namespa
 
     jobs.wait("third", "Running", "True", "Running")
 
-    assert ("Normal", "GpuBusy") in jobs.events("third")
+    until(lambda: ("Normal", "GpuBusy") in jobs.events("third"), 10)
 
 
 def test_by_default_as_many_jobs_exist_as_there_are_gpus(
@@ -153,7 +153,7 @@ def test_a_lost_node_is_named_with_what_to_do(operator: OperatorProcess, jobs: J
 
     jobs.wait("tomo", "Running", "Unknown", "NodeLost", seconds=240)
 
-    assert ("Warning", "NodeLost") in jobs.events("tomo")
+    until(lambda: ("Warning", "NodeLost") in jobs.events("tomo"), 10)
     assert jobs.status("tomo")["disruptions"] == 1
     assert jobs.condition("tomo", "Finished") == ("False", "InProgress")
     assert operator.log.is_relative_to(tmp_path)
