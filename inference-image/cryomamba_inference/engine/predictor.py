@@ -99,7 +99,7 @@ class _PacedTiles:
     """The tiles of a volume, handed to nnU-Net's feeding thread one ahead of the network.
 
     That thread puts into a queue of two and blocks for ever when the loop that empties it ends early. Held one tile
-    ahead it never finds the queue full, and ends when `end` is called.
+    ahead it never finds the queue full, and has ended when `end` returns.
     """
 
     def __init__(self, tiles: Sequence[Slicer], on_lost_producer: Callable[[], None]) -> None:
@@ -107,6 +107,7 @@ class _PacedTiles:
         self._on_lost_producer = on_lost_producer
         self._permits = threading.Semaphore(1)
         self._ended = threading.Event()
+        self._feeder: threading.Thread | None = None
         self._fed: deque[Slicer] = deque()
         self._taken = 0
 
@@ -115,6 +116,7 @@ class _PacedTiles:
 
     def __iter__(self) -> Iterator[Slicer]:
         complete = False
+        self._feeder = threading.current_thread()
         try:
             for tile in self._tiles:
                 self._permits.acquire()
@@ -135,6 +137,8 @@ class _PacedTiles:
         return tile, self._taken - 1
 
     def end(self) -> None:
-        """Let the feeding thread end."""
+        """Let the feeding thread end and wait for that; once the loop is over, all it still does is bounded."""
         self._ended.set()
         self._permits.release()
+        if self._feeder is not None:
+            self._feeder.join()
