@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from typing import NamedTuple
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _LENGTH = 12  # 62 bits: never guessed by chance, and the owner is checked as well
@@ -12,6 +13,17 @@ _UPLOAD_ID = re.compile(r"^upl_[a-z0-9]{12}\Z")
 _FILE_ID = re.compile(r"^file_[a-z0-9]{12}\Z")
 _GENERATED_ID = re.compile(r"^job_[a-z0-9]{12}$")
 _GENERATED_NAME = re.compile(r"^job-[a-z0-9]{12}$")
+
+
+class Key(NamedTuple):
+    """Which SegmentationJob; its Kubernetes Job has the same name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """As kubectl and logs write it."""
+        return f"{self.namespace}/{self.name}"
 
 
 def _new(prefix: str) -> str:

@@ -122,6 +122,11 @@ def attempt_prefix(job_uid: str, attempt: int) -> str:
     return f"jobs/{job_uid}/{attempt}/"
 
 
+def live_preview(prefix: str) -> str:
+    """The newest preview of an attempt, below its prefix; each replaces the one before."""
+    return f"{prefix}preview-live.png"
+
+
 def job_manifest(job_uid: str) -> str:
     """The list of artifacts, written once by the attempt that wins."""
     return f"jobs/{job_uid}/manifest.json"
@@ -132,13 +137,18 @@ def model_archive(name: str, digest: str) -> str:
     return f"models/{name}/{digest.removeprefix('sha256:')}.zip"
 
 
+def model_archive_card(name: str, digest: str) -> str:
+    """The card that came with a zip: what a job needs to know of it, whatever the name stands for by then."""
+    return f"models/{name}/{digest.removeprefix('sha256:')}.json"
+
+
 def model_prefix(name: str) -> str:
     """All that belongs to a model."""
     return f"models/{name}/"
 
 
 def model_card(name: str) -> str:
-    """What the catalogue says of a model."""
+    """The card of the zip that the name stands for now."""
     return f"models/{name}/model.json"
 
 

@@ -15,7 +15,6 @@ GROUP = "cryomamba.io"
 VERSION = "v1alpha1"
 KIND = "SegmentationJob"
 PLURAL = "segmentationjobs"
-OWNER_LABEL = "cryomamba.io/owner"
 
 _IMMUTABLE: dict[str, Any] = {
     "rule": "self == oldSelf",
@@ -182,6 +181,15 @@ class SegmentationJobSpec(_KubeModel):
             description="Name of a model in the catalogue.",
         ),
     ]
+    model_digest: Annotated[
+        str | None,
+        Field(
+            pattern=r"^sha256:[0-9a-f]{64}$",
+            max_length=71,
+            json_schema_extra=_immutable(),
+            description="Of the model's zip; absent: whichever the name stands for when an attempt begins.",
+        ),
+    ] = None
     inference: Inference = Inference()
     preview: Preview = Preview()
     resources: Resources = Resources()

@@ -5,14 +5,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from cryomamba_crds import keys
 from cryomamba_crds.report import Preview, Report
 from cryomamba_crds.task import PreviewParams
 from cryomamba_inference.preview import preview_geometry, render_preview, source_slice
 from cryomamba_inference.report import Reporter
 from cryomamba_inference.storage import Storage
 from cryomamba_inference.volume import Volume
-
-_NAME = "preview-live.png"
 
 
 class LivePreview:
@@ -39,7 +38,7 @@ class LivePreview:
     ) -> None:
         self._params = params
         self._colours = colours
-        self._key = prefix + _NAME
+        self._key = keys.live_preview(prefix)
         self._storage = storage
         self._reporter = reporter
         self._clock = clock

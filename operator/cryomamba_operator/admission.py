@@ -3,8 +3,8 @@
 from collections import Counter
 from datetime import datetime
 
-from cryomamba_operator.names import Key
-from cryomamba_operator.order import Candidate, choose
+from cryomamba_crds.ids import Key
+from cryomamba_crds.order import Candidate, choose
 
 
 class Admission:

@@ -14,8 +14,9 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
+from cryomamba_crds.ids import Key
 from cryomamba_crds.resource import GROUP, KIND, PLURAL, VERSION
-from cryomamba_operator.names import GPU_RESOURCE, SELECTOR, Key
+from cryomamba_operator.names import GPU_RESOURCE, SELECTOR
 from cryomamba_operator.observe import EventFacts, Raw, event_facts
 from cryomamba_operator.ports import ConflictError, GoneError, Page, RefusedError
 from cryomamba_operator.queue import UnavailableError

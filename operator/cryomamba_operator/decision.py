@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from cryomamba_crds.failures import FailureCode
+from cryomamba_crds.ids import Key
 from cryomamba_crds.resource import SegmentationJob
 from cryomamba_operator.diagnose import Finding, Patience
-from cryomamba_operator.names import Key
 from cryomamba_operator.observe import EventFacts, JobFacts, PodFacts, current_pod
 from cryomamba_operator.status import Aspect, Situation, since
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from cryomamba_crds.resource import OWNER_LABEL, DesiredState
+from cryomamba_crds.ids import Key
+from cryomamba_crds.order import Candidate
+from cryomamba_crds.owners import OWNER_LABEL
+from cryomamba_crds.resource import DesiredState
 from cryomamba_operator.admission import Admission
 from cryomamba_operator.mirror import Mirror
-from cryomamba_operator.names import Key
 from cryomamba_operator.observe import Raw, key_of, key_of_pod
-from cryomamba_operator.order import Candidate
 from cryomamba_operator.queue import WorkQueue
 
 DELETED = "DELETED"

@@ -17,7 +17,8 @@ JSON.
 from typing import Any
 
 from cryomamba_crds.failures import ExitCode
-from cryomamba_crds.resource import OWNER_LABEL, SegmentationJob
+from cryomamba_crds.owners import OWNER_LABEL
+from cryomamba_crds.resource import SegmentationJob
 from cryomamba_operator.names import (
     GPU_RESOURCE,
     JOB_LABEL,

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import Any, Protocol, TypeVar
 
-from cryomamba_crds.resource import OWNER_LABEL
-from cryomamba_operator.names import Key
+from cryomamba_crds.ids import Key
+from cryomamba_crds.owners import OWNER_LABEL
 from cryomamba_operator.observe import JobFacts, PodFacts, Raw, job_facts, key_of, key_of_pod, pod_facts
 
 _METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from cryomamba_crds.ids import Key
 from cryomamba_crds.resource import GROUP, KIND
-from cryomamba_operator.names import JOB_LABEL, RUNNER_CONTAINER, Key
+from cryomamba_operator.names import JOB_LABEL, RUNNER_CONTAINER
 
 Raw = dict[str, Any]
 """An object as JSON."""

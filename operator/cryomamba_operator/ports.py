@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cryomamba_operator.names import Key
+from cryomamba_crds.ids import Key
 from cryomamba_operator.observe import EventFacts, Raw
 
 

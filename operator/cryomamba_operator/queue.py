@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from cryomamba_operator.names import Key
+from cryomamba_crds.ids import Key
 
 logger = logging.getLogger(__name__)
 

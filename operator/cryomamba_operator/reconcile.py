@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
+from cryomamba_crds.ids import Key
 from cryomamba_crds.resource import SegmentationJob
 from cryomamba_operator.admission import Admission
 from cryomamba_operator.announce import announcements, event_manifest
@@ -19,7 +20,6 @@ from cryomamba_operator.intake import DELETED, Intake
 from cryomamba_operator.manifests import job_manifest
 from cryomamba_operator.metrics import Metrics
 from cryomamba_operator.mirror import Mirror
-from cryomamba_operator.names import Key
 from cryomamba_operator.observe import EventFacts, JobFacts, current_pod, is_ours, job_facts, unexplained
 from cryomamba_operator.ports import Cluster, ConflictError, GoneError, RefusedError
 from cryomamba_operator.queue import WorkQueue

@@ -1,8 +1,8 @@
 """What the operator itself ends or refuses: running time, disruptions, attempts, names that are taken, bad requests."""
 
 from cryomamba_crds.failures import FailureCode
+from cryomamba_crds.ids import Key
 from cryomamba_operator.diagnose.finding import Finding, Patience, finding
-from cryomamba_operator.names import Key
 
 NAME_IN_USE = frozenset({"JobNameTaken", "WaitingForCleanup"})
 """Reasons for which a record has no Job although it may be its turn; the watch does not show the Job in its way."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cryomamba_crds.ids import Key
 from cryomamba_crds.resource import SegmentationJob
 from cryomamba_operator.app import Operator
-from cryomamba_operator.names import Key
 from cryomamba_operator.observe import EventFacts
 from cryomamba_operator.ports import ConflictError, GoneError, Page
 from cryomamba_operator.settings import Settings

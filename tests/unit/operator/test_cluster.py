@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
+from cryomamba_crds.ids import Key
 from cryomamba_operator import __main__ as command
 from cryomamba_operator.app import run
 from cryomamba_operator.cluster import KubernetesCluster
-from cryomamba_operator.names import Key
 from cryomamba_operator.ports import ConflictError, GoneError, RefusedError
 from cryomamba_operator.queue import UnavailableError
 from cryomamba_operator.settings import Settings

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cryomamba_crds.ids import Key
 from cryomamba_operator.diagnose.ended import attempt_failed
 from cryomamba_operator.mirror import Mirror
-from cryomamba_operator.names import Key
 from cryomamba_operator.observe import (
     current_pod,
     event_facts,

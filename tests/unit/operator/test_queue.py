@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cryomamba_operator.names import Key
+from cryomamba_crds.ids import Key
 from cryomamba_operator.queue import LONGEST_BACKOFF, UnavailableError, WorkQueue
 
 ONE, TWO = Key("lab", "one"), Key("lab", "two")

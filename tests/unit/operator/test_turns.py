@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cryomamba_operator.names import Key
+from cryomamba_crds.ids import Key
 
 Play = Callable[[Callable[[Any], Awaitable[None]]], None]
 

@@ -3,9 +3,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cryomamba_crds.ids import Key
+from cryomamba_crds.order import Candidate, choose
 from cryomamba_operator.admission import Admission
-from cryomamba_operator.names import Key
-from cryomamba_operator.order import Candidate, choose
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

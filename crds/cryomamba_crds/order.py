@@ -1,4 +1,7 @@
-"""In which order records get a place: by priority, then fairly among owners, then by age. Pure."""
+"""In which order jobs get a place: by priority, then fairly among owners, then by age. Pure.
+
+The operator gives places by it, and the API server tells a job's place in the queue by it.
+"""
 
 import heapq
 from collections import defaultdict, deque
@@ -6,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryomamba_operator.names import Key
+from cryomamba_crds.ids import Key
 
 
 @dataclass(frozen=True, slots=True)
