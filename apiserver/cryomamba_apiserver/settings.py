@@ -318,7 +318,21 @@ class ObservationSettings(Group):
     """How long each thing that `/readyz` asks may take to answer."""
 
 
+class GpuSettings(Group):
+    """GPUs: who is asked about them for `/v1/gpu/status` and `/v1/server/info`."""
+
+    gpu_seconds: Seconds = 2
+    """How long a node's agent, or on a workstation the driver, may take to answer; what does not is named instead."""
+    gpu_agent_selector: Name | None = None
+    """On a cluster, the labels of the pods of `cryomamba-apiserver gpu-agent`, `name=value`; none: there are none."""
+    gpu_agent_port: Port = 9400
+    """Port of the agents: where they are asked, and where `gpu-agent` listens."""
+    gpu_agent_host: str = "0.0.0.0"  # noqa: S104 - a pod's own address, which it does not know beforehand
+    """Address on which `gpu-agent` listens; `::` where pods have IPv6 addresses. It asks for no token."""
+
+
 class Settings(
+    GpuSettings,
     ObservationSettings,
     BrowserSettings,
     LimitSettings,
