@@ -34,6 +34,7 @@ lint: venv ## Format, style, types, import directions, drift of generated files
 	$(BIN)/lint-imports
 	$(BIN)/python crds/generate.py --check
 	$(BIN)/python apiserver/generate.py --check
+	$(BIN)/python charts/generate.py --check
 
 bench: venv ## Measure against the alternatives
 	@set -e; for benchmark in benchmarks/*.py; do $(BIN)/python -P $$benchmark; done
@@ -47,6 +48,7 @@ cluster-down: ## Stop it
 generate: venv ## Write the files that are generated from code
 	$(BIN)/python crds/generate.py
 	$(BIN)/python apiserver/generate.py
+	$(BIN)/python charts/generate.py
 
 constraints: ## Pin the newest versions of everything in constraints.txt
 	printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --python-version 3.11 --universal --all-extras \

@@ -16,7 +16,7 @@ from devcluster.pins import read_pins
 from devcluster.state import Layout, Record
 
 # What `make test` uses; the others are built when somebody asks for them by name.
-USUAL_BUILDS = ("kubernetes", "coredns", "minio")
+USUAL_BUILDS = ("kubernetes", "coredns", "minio", "helm", "helm-unittest", "kubeconform")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
