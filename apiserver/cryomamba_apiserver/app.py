@@ -20,6 +20,7 @@ from cryomamba_apiserver.artifacts.service import Downloads
 from cryomamba_apiserver.artifacts.signing import LinkSigner
 from cryomamba_apiserver.context import Context
 from cryomamba_apiserver.errors import install_error_handlers
+from cryomamba_apiserver.gpus.reading import PatientReader, local_gpus
 from cryomamba_apiserver.gpus.router import router as gpus
 from cryomamba_apiserver.gpus.service import GpuInventory, read_gpus, usable_gpus
 from cryomamba_apiserver.jobs.live import LiveJobs
@@ -47,6 +48,10 @@ from cryomamba_apiserver.uploads.service import UploadService, upload_limits
 
 _log = logging.getLogger(__name__)
 
+# A driver that nobody keeps open takes seconds for each GPU.
+_FIRST_LOOK_SECONDS = 60.0
+_DRIVER_SECONDS = 10.0
+
 
 def utc_now() -> datetime:
     """Return the time."""
@@ -65,10 +70,11 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with object_store(settings) as objects:
+            there = await PatientReader(gpus_of_this_machine, _FIRST_LOOK_SECONDS)()
             profile = LocalProfile(
                 data_dir=settings.data_dir,
                 store=runner_store(settings),
-                gpus=usable_gpus(gpus_of_this_machine(), os.environ.get("CUDA_VISIBLE_DEVICES")),
+                gpus=usable_gpus(there, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 max_queued_jobs=settings.max_queued_jobs,
                 runner=runner,
             )
@@ -157,7 +163,7 @@ async def _context(
         jobs=JobService(job_store, upload_service, catalogue, str(settings.data_dir / "models")),
         downloads=Downloads(job_store, signer, now),
         live=LiveJobs(job_store, objects, signer, now),
-        read_gpus=gpus_of_this_machine,
+        read_gpus=local_gpus(gpus_of_this_machine, _DRIVER_SECONDS),
         readiness=Readiness(
             {
                 "object_store": objects.check,

@@ -318,21 +318,21 @@ class ObservationSettings(Group):
     """How long each thing that `/readyz` asks may take to answer."""
 
 
-class GpuSettings(Group):
-    """GPUs: who is asked about them for `/v1/gpu/status` and `/v1/server/info`."""
+class GpuAgentSettings(Group):
+    """GPUs of a cluster: the agents, `cryomamba-apiserver gpu-agent`, and the server that asks them."""
 
-    gpu_seconds: Seconds = 2
-    """How long a node's agent, or on a workstation the driver, may take to answer; what does not is named instead."""
     gpu_agent_selector: Name | None = None
-    """On a cluster, the labels of the pods of `cryomamba-apiserver gpu-agent`, `name=value`; none: there are none."""
+    """Labels of the agents' pods, `name=value`, for the server; none: no agent is asked."""
     gpu_agent_port: Port = 9400
-    """Port of the agents: where they are asked, and where `gpu-agent` listens."""
+    """Port of the agents: where the server asks them, and where they listen."""
+    gpu_agent_seconds: Seconds = 2
+    """How long an agent may take to answer; what does not is named in the answer. It gives its driver 3/4 of that."""
     gpu_agent_host: str = "0.0.0.0"  # noqa: S104 - a pod's own address, which it does not know beforehand
-    """Address on which `gpu-agent` listens; `::` where pods have IPv6 addresses. It asks for no token."""
+    """Address on which an agent listens; `::` where pods have IPv6 addresses. It asks for no token."""
 
 
 class Settings(
-    GpuSettings,
+    GpuAgentSettings,
     ObservationSettings,
     BrowserSettings,
     LimitSettings,
