@@ -160,7 +160,7 @@ async def _context(
         job_store=job_store,
         catalogue=catalogue,
         uploads=upload_service,
-        jobs=JobService(job_store, upload_service, catalogue, str(settings.data_dir / "models")),
+        jobs=JobService(job_store, upload_service, catalogue),
         downloads=Downloads(job_store, signer, now),
         live=LiveJobs(job_store, objects, signer, now),
         read_gpus=local_gpus(gpus_of_this_machine, _DRIVER_SECONDS),

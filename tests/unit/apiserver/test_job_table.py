@@ -173,8 +173,7 @@ def test_a_job_is_estimated_by_its_tiles_and_the_latest_completed_job_of_its_mod
 
 def with_digest(digest: str) -> JobRequest:
     request = job_request()
-    card = request.model.card.model_copy(update={"digest": digest})
-    return request.model_copy(update={"model": request.model.model_copy(update={"card": card})})
+    return request.model_copy(update={"model_digest": digest})
 
 
 KEY = RetryKey("a-key", "digest of the request")
