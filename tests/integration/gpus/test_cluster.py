@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import socket
+import random
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -11,6 +11,7 @@ import pytest
 from cryomamba_apiserver.gpus.agents import ClusterGpus, PodsUnknownError, cluster_gpus
 from cryomamba_apiserver.gpus.census import GpuCensus, UnavailableNode
 from cryomamba_apiserver.settings import Settings
+from devcluster import network
 from support.waiting import until
 
 SELECTOR = "app.kubernetes.io/component=gpu-agent"
@@ -21,9 +22,7 @@ ELSEWHERE = "127.0.0.9"
 
 @pytest.fixture(scope="module")
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    return str(network.free_port("127.0.0.1", random.SystemRandom()))
 
 
 @pytest.fixture
