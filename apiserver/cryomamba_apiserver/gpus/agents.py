@@ -15,6 +15,7 @@ from cryomamba_apiserver.errors import ErrorEnvelope
 from cryomamba_apiserver.gpus.agent import NODE_PATH, NodeReport
 from cryomamba_apiserver.gpus.census import GpuCensus, GpuSource, UnavailableNode, of_nodes
 from cryomamba_apiserver.gpus.service import GpuInventory
+from cryomamba_apiserver.ports.job_store import JobsUnavailableError
 from cryomamba_apiserver.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -28,12 +29,8 @@ _NO_AGENT = "what answers in its agent's place is none"
 PodLister = Callable[[str], Awaitable[Iterable[tuple[str | None, str | None]]]]
 """Lists the pods that have these labels: of each its address and its node's name, None as long as it has none.
 
-Raises PodsUnknownError.
+Raises JobsUnavailableError.
 """
-
-
-class PodsUnknownError(Exception):
-    """The pods cannot be listed; the message says why, in words for everybody who may ask about GPUs."""
 
 
 class _SilentError(Exception):
@@ -94,7 +91,7 @@ class ClusterGpus:
         try:
             async with asyncio.timeout(self._seconds):
                 pods = list(await self._list_pods(self._selector))
-        except (PodsUnknownError, TimeoutError) as error:
+        except (JobsUnavailableError, TimeoutError) as error:
             reason = f"Kubernetes does not say where the GPU agents are: {str(error) or 'no answer in time'}"
             _log.warning("%s", reason)
             return GpuCensus(None, (), (UnavailableNode(None, reason),))

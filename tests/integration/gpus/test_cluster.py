@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from cryomamba_apiserver.gpus.agents import ClusterGpus, PodsUnknownError, cluster_gpus
+from cryomamba_apiserver.gpus.agents import ClusterGpus, cluster_gpus
 from cryomamba_apiserver.gpus.census import GpuCensus, UnavailableNode
+from cryomamba_apiserver.ports.job_store import JobsUnavailableError
 from cryomamba_apiserver.settings import Settings
 from devcluster import network
 from support.waiting import until
@@ -224,7 +225,10 @@ def test_the_oldest_of_the_drivers_says_which_cuda_there_is(port):
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
-        (PodsUnknownError("it may not list pods"), "it may not list pods"),
+        (
+            JobsUnavailableError("The server is not allowed to list pods.", "…"),
+            "The server is not allowed to list pods.",
+        ),
         (TimeoutError(), "no answer in time"),
     ],
 )
