@@ -10,13 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devcluster import builds, cleanup, kind, local, minio, network, packages
+from devcluster import buildah, builders, builds, cleanup, docker, kind, local, minio, network, packages, product
 from devcluster.errors import ClusterError
 from devcluster.pins import read_pins
 from devcluster.state import Layout, Record
 
 # What `make test` uses; the others are built when somebody asks for them by name.
 USUAL_BUILDS = ("kubernetes", "coredns", "minio", "helm", "helm-unittest", "kubeconform")
+# Folders in the cache: of what builds images, and of a node's containerd.
+IMAGES = "images"
+NODE_IMAGES = "containerd"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +52,18 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--control-plane", action="store_true", help="etcd, API server and controller manager are enough")
     add("down", _down, "stop the cluster and remove everything but its logs")
     add("kubeconfig", _kubeconfig, "print the path of the running cluster's kubeconfig")
+    for name, command, text in (
+        ("build-images", _build_images, "build the product's images and print their names as JSON"),
+        (
+            "load-images",
+            _load_images,
+            "put the product's images on the node, built if need be; print their names as JSON",
+        ),
+    ):
+        add(name, command, text).add_argument(
+            "--base",
+            help="base image, by its full name in a registry (default: Docker's official Python, else made here)",
+        )
     image = add("load-image", _load_image, "put the images of a docker or OCI archive on the node")
     image.add_argument("archive", type=Path)
     stop = add("stop-component", _stop_component, "end one component")
@@ -80,7 +95,7 @@ def _up(options: argparse.Namespace, cache: Path) -> str:
     if _on_kind(layout):
         return str(kind.up(layout, builds.binaries(tools["kind"], cache)))
     binaries = functools.partial(builds.binaries, cache=cache)
-    return str(local.up(layout, tools, binaries, with_node=not options.control_plane))
+    return str(local.up(layout, tools, binaries, cache / NODE_IMAGES, with_node=not options.control_plane))
 
 
 def _down(options: argparse.Namespace, cache: Path) -> None:
@@ -101,6 +116,30 @@ def _kubeconfig(options: argparse.Namespace, cache: Path) -> str:
 def _load_image(options: argparse.Namespace, cache: Path) -> str:
     layout = _layout(options, cache)
     return kind.load_image(layout, options.archive) if _on_kind(layout) else local.load_image(layout, options.archive)
+
+
+def _build_images(options: argparse.Namespace, cache: Path) -> str:
+    on_kind = _on_kind(_layout(options, cache))
+    return json.dumps(
+        product.build(_builder(options, cache, with_docker=on_kind), cache / IMAGES, always=True), indent=1
+    )
+
+
+def _load_images(options: argparse.Namespace, cache: Path) -> str:
+    layout = _layout(options, cache)
+    if _on_kind(layout):
+        references = product.build(_builder(options, cache, with_docker=True), cache / IMAGES)
+        kind.load_images(layout, references.values())
+    else:
+        builder = buildah.Buildah(cache / IMAGES, builds.uv_cache_folder(os.environ), options.base)
+        references = local.load_product(layout, builder, cache / IMAGES)
+    return json.dumps(references, indent=1)
+
+
+def _builder(options: argparse.Namespace, cache: Path, *, with_docker: bool) -> builders.Builder:
+    if with_docker:
+        return docker.Docker(options.base)
+    return buildah.Buildah(cache / IMAGES, builds.uv_cache_folder(os.environ), options.base)
 
 
 def _stop_component(options: argparse.Namespace, cache: Path) -> None:

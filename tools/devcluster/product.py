@@ -1,0 +1,84 @@
+"""The product's images, built when what they are built from has changed."""
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from devcluster import builds, commands, package_index, recipes
+from devcluster.builders import Builder, Order
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+
+
+def references(builder: Builder, root: Path = recipes.ROOT) -> dict[str, str]:
+    """The name and tag of each image as the sources are now, built or not."""
+    return {
+        recipe.name: recipes.reference(recipe, recipes.key(recipe, builder.base_key, root))
+        for recipe in recipes.RECIPES
+    }
+
+
+def build(builder: Builder, folder: Path, *, always: bool = False) -> dict[str, str]:
+    """Builds what is missing.
+
+    Args:
+        builder: What builds.
+        folder: For the lock and for files on the way.
+        always: Build also what is there, so that the labels say the revision of now; its layers are there.
+
+    Returns:
+        Name and tag of each image. Each has the product's version as a tag, too.
+
+    Raises:
+        ClusterError: A build fails, or what builds cannot run here.
+    """
+    with builds.locked(folder / "lock"), builder.session(), tempfile.TemporaryDirectory(dir=folder) as place:
+        context = Path(place) / "context"
+        recipes.copy_context(context)
+        wanted = references(builder, context)
+        orders = [
+            Order(context, recipe.dockerfile, wanted[recipe.name], _labels(recipes.ROOT), {})
+            for recipe in recipes.RECIPES
+            if always or not builder.has(wanted[recipe.name])
+        ]
+        secrets = package_index.secrets(Path(place), package_index.pip_settings()) if orders else {}
+        for order in orders:
+            log.info("building %s", order.reference)
+            started = time.monotonic()
+            builder.build(Order(**{**vars(order), "secrets": secrets}))
+            log.info("built it in %.0f s", time.monotonic() - started)
+        versions = {recipe.name: recipes.reference(recipe, recipes.version()) for recipe in recipes.RECIPES}
+        for name, version in versions.items():
+            builder.tag(wanted[name], version)
+        if orders:
+            builder.tidy([*wanted.values(), *versions.values()])
+    return wanted
+
+
+def _labels(root: Path) -> dict[str, str]:
+    """What the images' labels say of their origin."""
+    revision = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", *recipes.CONTEXT)
+    return {
+        "VERSION": recipes.version(root),
+        "REVISION": (f"{revision}-changed" if changed else revision) or UNKNOWN,
+        "SOURCE": without_credentials(_git(root, "remote", "get-url", "origin")) or UNKNOWN,
+    }
+
+
+def _git(root: Path, *words: str) -> str:
+    """What git says; nothing where there is no git or no repository."""
+    try:
+        return commands.attempt(["git", "-C", root, *words]).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def without_credentials(url: str) -> str:
+    """A URL without the user and password that it may hold."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
