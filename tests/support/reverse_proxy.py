@@ -11,20 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
-
 from devcluster import network, packages
-from support.kubernetes import tool
+from support.helm import TRIAL, template
 from support.waiting import until
 
-CHART = Path(__file__).parents[2] / "charts" / "cryomamba"
 _ANNOTATION = "nginx.ingress.kubernetes.io/"
-_VALUES = {
-    "ingress.enabled": "true",
-    "ingress.controller": "ingress-nginx",
-    "ingress.hosts": "{localhost}",
-    "ingress.tlsSecretName": "tls",
-    "minio.enabled": "true",
+_VALUES = TRIAL | {
+    "ingress": {"enabled": True, "controller": "ingress-nginx", "hosts": ["localhost"], "tlsSecretName": "tls"}
 }
 # What each annotation becomes in ingress-nginx's configuration; one that is not here is an error of this table.
 _DIRECTIVES = {
@@ -81,12 +74,8 @@ class Proxy:
 
 def ingress_annotations() -> dict[str, str]:
     """Return what the chart tells ingress-nginx."""
-    helm = Path(tool("build", "helm")) / "helm"
-    chosen = [word for name, value in _VALUES.items() for word in ("--set", f"{name}={value}")]
-    words = ["template", "test", CHART, "--kube-version", "1.34.4", "--show-only", "templates/ingress.yaml"]
-    done = subprocess.run([helm, *words, *chosen], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    annotations: dict[str, str] = yaml.safe_load(done.stdout)["metadata"]["annotations"]
+    (ingress,) = template(_VALUES, "--show-only", "templates/ingress.yaml")
+    annotations: dict[str, str] = ingress["metadata"]["annotations"]
     return annotations
 
 
