@@ -47,11 +47,6 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default $root.Chart.AppVersion $image.tag }}{{ end -}}
 {{- end -}}
 
-{{/* Namespaces that jobs may be in, the release's own first, as a JSON list. */}}
-{{- define "cryomamba.jobNamespaces" -}}
-{{- prepend .Values.extraJobNamespaces .Release.Namespace | uniq | toJson -}}
-{{- end -}}
-
 {{/* It comes from another registry than ours. */}}
 {{- define "cryomamba.minioImage" -}}
 {{- with .Values.minio.image -}}

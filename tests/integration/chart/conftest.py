@@ -7,7 +7,6 @@ from support.kube_schemas import LOCATION, write_schemas
 
 OWN_STORE: Manifest = {
     "s3": {"endpoint": "https://s3.example.org", "existingSecret": {"name": "s3"}, "ca": {"configMap": "ca"}},
-    "extraJobNamespaces": ["microscopy"],
     "imagePullSecrets": [{"name": "registry"}],
     "auth": {"oidc": {"issuer": "https://login.example.org/realms/lab"}, "deniedTokens": ["a", "b"]},
     "rateLimits": {"existingSecret": "redis"},

@@ -22,7 +22,6 @@ VALUES: Manifest = {
     # Other tests use the definition at the same time.
     "crds": {"enabled": False},
     "minio": {**TRIAL["minio"], **NOWHERE},
-    "extraJobNamespaces": [],
     **dict.fromkeys(("apiServer", "operator", "gpuAgent", "sweep"), NOWHERE),
 }
 OF_THE_CLUSTER = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
@@ -139,14 +138,17 @@ def installed(control_plane: Kubectl) -> Iterator[Kubectl]:
 
 JOBS, STATUS = "cryomamba.io/segmentationjobs", "cryomamba.io/segmentationjobs:status"
 RIGHTS = {
-    "apiserver": {*((verb, JOBS) for verb in ("get", "list", "watch", "create", "patch", "delete")), ("list", "pods")},
+    "apiserver": {
+        *((verb, JOBS) for verb in ("get", "list", "watch", "create", "patch", "delete")),
+        *(("get", "namespaces"), ("list", "pods")),
+    },
     "operator": {
         *((verb, JOBS) for verb in ("get", "list", "watch", "delete")),
         *((verb, "batch/jobs") for verb in ("get", "list", "watch", "create", "delete")),
         *(("patch", STATUS), ("list", "pods"), ("watch", "pods"), ("list", "events"), ("create", "events")),
         *(("create", "secrets"), ("patch", "secrets"), ("list", "nodes")),
     },
-    "sweep": {("list", JOBS), ("delete", JOBS)},
+    "sweep": {("get", JOBS), ("list", JOBS), ("delete", JOBS)},
     "runner": {("patch", STATUS)},
     "gpu-agent": set[tuple[str, str]](),
 }
@@ -155,7 +157,18 @@ RIGHTS = {
 @pytest.mark.parametrize("account", RIGHTS)
 def test_an_account_may_do_what_it_has_to_and_nothing_near_it(account, installed):
     verbs = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"]
-    resources = [JOBS, STATUS, "batch/jobs", "pods", "pods:exec", "events", "secrets", "configmaps", "nodes"]
+    resources = [
+        JOBS,
+        STATUS,
+        "batch/jobs",
+        "pods",
+        "pods:exec",
+        "events",
+        "secrets",
+        "configmaps",
+        "namespaces",
+        "nodes",
+    ]
 
     with client(installed) as http:
         may = {
