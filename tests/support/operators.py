@@ -102,12 +102,12 @@ class OperatorProcess:
 
 
 @contextmanager
-def installed(kubectl: Kubectl, folder: Path) -> Iterator[OperatorProcess]:
-    """An installation in the namespace, ended with the with statement."""
+def installed(kubectl: Kubectl, folder: Path, **settings: str) -> Iterator[OperatorProcess]:
+    """An installation in the namespace, ended with the with statement; without settings, jobs have no object store."""
     grant(kubectl, "operator")
     grant(kubectl, "runner")
     kubectl.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SHARED_SECRET}})
-    operator = OperatorProcess(kubectl, folder)
+    operator = OperatorProcess(kubectl, folder, settings)
     try:
         yield operator
     finally:

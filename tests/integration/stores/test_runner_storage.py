@@ -99,11 +99,11 @@ def test_a_store_that_refuses_is_no_reason_to_try_again(bucket, scratch, key, wr
         assert not any(text in told.message for text in (secret, bucket.access_key, bucket.secret_key))
 
 
-def test_a_store_that_is_away_is_a_reason_to_try_again(tmp_path, scratch, key):
+def test_a_store_that_stays_away_is_a_reason_to_try_again(tmp_path, scratch, key):
     with own_minio(tmp_path) as server:
         store, known = s3_store(server.connection), environment(server.connection)
 
     with pytest.raises(FailureError, match="does not answer") as failure:
-        open_storage(store, known).fetch(key, scratch)
+        open_storage(store, known, outage_seconds=2).fetch(key, scratch)
 
     assert failure.value.failure.retryable
