@@ -1,6 +1,7 @@
 """Builds images with buildah, which needs root and no service, and keeps them in the user's cache folder."""
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,20 +55,24 @@ class Buildah:
                 "Start Docker (https://docs.docker.com/engine/install/) or run this as root.",
             )
         packages.ensure(PACKAGES, root=True)
+        # Of builds that were killed. What is mounted is not ours to remove: the cache of wheels, for one.
+        self._unmount()
+        shutil.rmtree(self._scratch, ignore_errors=True)
         caches = self._scratch / "buildah-cache"
-        caches.mkdir(parents=True, exist_ok=True)
+        caches.mkdir(parents=True)
         # buildah keeps the folder of a cache mount here, under the mount's id.
         shared = caches / UV_CACHE_ID
-        if not shared.is_symlink():
-            self._uv_cache.mkdir(parents=True, exist_ok=True)
-            shared.symlink_to(self._uv_cache)
+        self._uv_cache.mkdir(parents=True, exist_ok=True)
+        shared.symlink_to(self._uv_cache)
         try:
-            # Of builds that were killed.
             self._run("rm", "--all")
             yield
         finally:
-            kernel.unmount_below(self._storage)
-            kernel.unmount_below(RUN)
+            self._unmount()
+
+    def _unmount(self) -> None:
+        kernel.unmount_below(self._folder)
+        kernel.unmount_below(RUN)
 
     def has(self, reference: str) -> bool:
         """Whether it keeps an image."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devcluster import buildah, builders, builds, cleanup, docker, kind, local, minio, network, packages, product
+from devcluster import buildah, builds, cleanup, docker, kind, local, minio, network, packages, product
 from devcluster.errors import ClusterError
 from devcluster.pins import read_pins
 from devcluster.state import Layout, Record
@@ -91,11 +91,15 @@ def _on_kind(layout: Layout) -> bool:
 
 
 def _up(options: argparse.Namespace, cache: Path) -> str:
-    layout, tools = _layout(options, cache), read_pins()
+    return str(_start(_layout(options, cache), cache, with_node=not options.control_plane))
+
+
+def _start(layout: Layout, cache: Path, *, with_node: bool) -> Path:
+    tools = read_pins()
     if _on_kind(layout):
-        return str(kind.up(layout, builds.binaries(tools["kind"], cache)))
+        return kind.up(layout, builds.binaries(tools["kind"], cache))
     binaries = functools.partial(builds.binaries, cache=cache)
-    return str(local.up(layout, tools, binaries, cache / NODE_IMAGES, with_node=not options.control_plane))
+    return local.up(layout, tools, binaries, cache / NODE_IMAGES, with_node=with_node)
 
 
 def _down(options: argparse.Namespace, cache: Path) -> None:
@@ -119,26 +123,32 @@ def _load_image(options: argparse.Namespace, cache: Path) -> str:
 
 
 def _build_images(options: argparse.Namespace, cache: Path) -> str:
-    on_kind = _on_kind(_layout(options, cache))
-    return json.dumps(
-        product.build(_builder(options, cache, with_docker=on_kind), cache / IMAGES, always=True), indent=1
-    )
+    builder = docker.Docker(options.base) if _on_kind(_layout(options, cache)) else _buildah(options, cache)
+    return json.dumps(product.build(builder, cache / IMAGES, always=True), indent=1)
 
 
 def _load_images(options: argparse.Namespace, cache: Path) -> str:
     layout = _layout(options, cache)
+    was_there = layout.kubeconfig.exists()
+    _start(layout, cache, with_node=True)
+    try:
+        return json.dumps(_on_node(layout, options, cache), indent=1)
+    finally:
+        # The images stay for the next cluster.
+        if not was_there:
+            _down(options, cache)
+
+
+def _on_node(layout: Layout, options: argparse.Namespace, cache: Path) -> dict[str, str]:
+    """Puts the product's images on the running node; their names and tags."""
     if _on_kind(layout):
-        references = product.build(_builder(options, cache, with_docker=True), cache / IMAGES)
+        references = product.build(docker.Docker(options.base), cache / IMAGES)
         kind.load_images(layout, references.values())
-    else:
-        builder = buildah.Buildah(cache / IMAGES, builds.uv_cache_folder(os.environ), options.base)
-        references = local.load_product(layout, builder, cache / IMAGES)
-    return json.dumps(references, indent=1)
+        return references
+    return local.load_product(layout, _buildah(options, cache), cache / IMAGES)
 
 
-def _builder(options: argparse.Namespace, cache: Path, *, with_docker: bool) -> builders.Builder:
-    if with_docker:
-        return docker.Docker(options.base)
+def _buildah(options: argparse.Namespace, cache: Path) -> buildah.Buildah:
     return buildah.Buildah(cache / IMAGES, builds.uv_cache_folder(os.environ), options.base)
 
 

@@ -149,9 +149,9 @@ def load_product(layout: Layout, builder: Buildah, folder: Path) -> dict[str, st
     if not node_images.missing(layout, references.values()):
         return references
     references = product.build(builder, folder)
-    with builds.locked(folder / "lock"), builder.session():
+    with builds.locked(folder / "lock"), builder.session(), product.workplace(folder) as place:
         absent = node_images.missing(layout, references.values())
-        node_images.load(layout, builder, absent, folder)
+        node_images.load(layout, builder, absent, place)
         node_images.remember(layout, references.values())
     return references
 

@@ -36,25 +36,25 @@ def missing(layout: Layout, references: Iterable[str]) -> list[str]:
     return [reference for reference in references if reference not in there]
 
 
-def load(layout: Layout, builder: Buildah, references: Iterable[str], scratch: Path) -> None:
+def load(layout: Layout, builder: Buildah, references: Iterable[str], place: Path) -> None:
     """Puts images on the node.
 
     Args:
         layout: The cluster's files.
         builder: What keeps the images.
         references: Their names and tags.
-        scratch: Folder for files on the way, on a disk with room for the images.
+        place: Folder for files on the way, on a disk with room for the images.
 
     Raises:
         ClusterError: The builder keeps no such image, or containerd refuses it.
     """
     for reference in references:
         started = time.monotonic()
-        with tempfile.TemporaryDirectory(dir=scratch) as place:
-            folder = Path(place)
-            link_known(_content(layout) / BLOBS, folder / BLOBS)
-            builder.export(reference, folder)
-            moved = _import(layout, folder)
+        folder = place / "layout"
+        link_known(_content(layout) / BLOBS, folder / BLOBS)
+        builder.export(reference, folder)
+        moved = _import(layout, folder)
+        shutil.rmtree(folder)
         log.info("put %s on the node: %d MB in %.0f s", reference, moved / 1e6, time.monotonic() - started)
 
 

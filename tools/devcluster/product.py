@@ -1,8 +1,11 @@
 """The product's images, built when what they are built from has changed."""
 
 import logging
+import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,6 +15,7 @@ from devcluster.builders import Builder, Order
 log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
+WORKPLACE = "unfinished-"
 
 
 def references(builder: Builder, root: Path = recipes.ROOT) -> dict[str, str]:
@@ -36,8 +40,8 @@ def build(builder: Builder, folder: Path, *, always: bool = False) -> dict[str, 
     Raises:
         ClusterError: A build fails, or what builds cannot run here.
     """
-    with builds.locked(folder / "lock"), builder.session(), tempfile.TemporaryDirectory(dir=folder) as place:
-        context = Path(place) / "context"
+    with builds.locked(folder / "lock"), builder.session(), workplace(folder) as place:
+        context = place / "context"
         recipes.copy_context(context)
         wanted = references(builder, context)
         orders = [
@@ -45,7 +49,7 @@ def build(builder: Builder, folder: Path, *, always: bool = False) -> dict[str, 
             for recipe in recipes.RECIPES
             if always or not builder.has(wanted[recipe.name])
         ]
-        secrets = package_index.secrets(Path(place), package_index.pip_settings()) if orders else {}
+        secrets = package_index.secrets(place, package_index.pip_settings()) if orders else {}
         for order in orders:
             log.info("building %s", order.reference)
             started = time.monotonic()
@@ -57,6 +61,15 @@ def build(builder: Builder, folder: Path, *, always: bool = False) -> dict[str, 
         if orders:
             builder.tidy([*wanted.values(), *versions.values()])
     return wanted
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Path]:
+    """A folder for files on the way; those of work that was killed go first. Under the folder's lock only."""
+    for left in folder.glob(f"{WORKPLACE}*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=WORKPLACE) as place:
+        yield Path(place)
 
 
 def _labels(root: Path) -> dict[str, str]:
