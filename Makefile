@@ -33,6 +33,7 @@ lint: venv ## Format, style, types, import directions, drift of generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint inference-image/Dockerfile server-image/Dockerfile
 	$(BIN)/python crds/generate.py --check
 	$(BIN)/python apiserver/generate.py --check
 	$(BIN)/python charts/generate.py --check
