@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_crds.resource import Resources
 
 PREFIX = "CRYOMAMBA_"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -237,6 +238,43 @@ class JobSettings(Group):
     """How many jobs may wait; one more is told 503."""
 
 
+class KubernetesSettings(Group):
+    """Kubernetes: with a namespace set, a cluster runs the jobs, and nothing is kept in the data directory."""
+
+    kubernetes_namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)] | None = None
+    """Where jobs are SegmentationJobs; none: this machine runs them. An S3 store and a secret of tokens are needed."""
+    kubeconfig: FilePath | None = None
+    """File that says how to reach Kubernetes; none: as the service account of the server's own pod."""
+    job_gpus: Annotated[int, Field(ge=0, le=16)] = 1
+    """GPUs that a job asks for; 0: it runs on CPUs."""
+    job_memory: str = "16Gi"
+    """Memory that a job asks for and gets at most, as Kubernetes writes it."""
+    job_cpu: str = "2"
+    """CPU cores that a job asks for, as Kubernetes writes them."""
+    job_max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How many pods of a job may fail before the job does."""
+    job_deadline_seconds: Annotated[int, Field(ge=60, le=7 * _DAY), Unit("s")] = _DAY
+    """How long an attempt may run."""
+    job_ttl_seconds: Annotated[int, Field(ge=0, le=365 * _DAY), Unit("s")] | None = None
+    """How long after its end a job's resource is kept, and with it the job; none: as `keep_jobs_days` says."""
+    job_priority_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """PriorityClass of jobs; the higher come first."""
+    job_queue: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Kueue's local queue, where Kueue shares out the GPUs."""
+
+    @model_validator(mode="after")
+    def _asks_for_what_a_resource_can_ask_for(self) -> Self:
+        for name in ("memory", "cpu"):
+            try:
+                Resources.model_validate({name: getattr(self, f"job_{name}")})
+            except ValidationError:
+                example = Resources.model_fields[name].default
+                raise ValueError(f"{_variable(f'job_{name}')} is not written as {example} is") from None
+        if self.kubernetes_namespace is None and self.kubeconfig is not None:
+            raise ValueError(f"{_variable('kubeconfig')} is of no use without {_variable('kubernetes_namespace')}")
+        return self
+
+
 class SweepSettings(Group):
     """The sweep: what is no longer needed is removed, by the server and by `cryomamba-apiserver sweep`."""
 
@@ -338,6 +376,7 @@ class Settings(
     LimitSettings,
     TokenSettings,
     SweepSettings,
+    KubernetesSettings,
     JobSettings,
     UploadSettings,
     S3Settings,
@@ -346,6 +385,18 @@ class Settings(
     ListeningSettings,
 ):
     """Every setting has a default that suits one workstation."""
+
+    @model_validator(mode="after")
+    def _cluster_keeps_nothing_on_this_machine(self) -> Self:
+        if self.kubernetes_namespace is None:
+            return self
+        needed = f"is needed with {_variable('kubernetes_namespace')}"
+        if self.s3_endpoint is None:
+            raise ValueError(f"{_variable('s3_endpoint')} {needed}: pods cannot read this machine's data directory")
+        if self.token_secret is None and self.token_secret_file is None:
+            either = f"{_variable('token_secret')} or {_variable('token_secret_file')}"
+            raise ValueError(f"{either} {needed}: every server must sign with the same")
+        return self
 
 
 GROUPS: tuple[type[Group], ...] = tuple(reversed(Settings.__bases__))

@@ -44,6 +44,7 @@ def serve(
 ) -> None:
     """Run the server on this machine: jobs in SQLite, files in a directory, one process a job.
 
+    With CRYOMAMBA_KUBERNETES_NAMESPACE, jobs are SegmentationJobs of a cluster, and nothing is kept on this machine.
     Settings: environment variables CRYOMAMBA_…, see docs/settings.md.
     """
     # Imported here: `cryomamba --help` loads this module.
@@ -55,10 +56,11 @@ def serve(
     given = {"listen_host": host, "listen_port": port, "data_dir": data_dir}
     settings = read_settings(os.environ, **{name: value for name, value in given.items() if value is not None})
     configure_logs(settings.log_format, settings.log_level)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
-        held.enter_context(_alone(settings.data_dir))
-        _check_room(settings.data_dir)
+        if settings.kubernetes_namespace is None:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_alone(settings.data_dir))
+            _check_room(settings.data_dir)
         check_token_settings(settings)
         listener = held.enter_context(listening(settings.listen_host, settings.listen_port))
         metrics_listener = (
@@ -114,7 +116,10 @@ def _announce(settings: "Settings", listener: socket.socket, metrics_listener: s
     typer.echo(f"CryoMamba listens on {url_of(listener)}")
     if metrics_listener is not None:
         typer.echo(f"Metrics: {url_of(metrics_listener)}/metrics")
-    typer.echo(f"Data: {settings.data_dir}")
+    if settings.kubernetes_namespace is None:
+        typer.echo(f"Data: {settings.data_dir}")
+    else:
+        typer.echo(f"Jobs: SegmentationJobs in the namespace {settings.kubernetes_namespace}")
     if settings.oidc_issuer is not None:
         typer.echo(f"Tokens: those of {settings.oidc_issuer}")
         return

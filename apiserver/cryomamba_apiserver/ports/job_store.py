@@ -130,6 +130,10 @@ class JobsUnavailableError(Exception):
         self.hint = hint
 
 
+class JobsRefusedError(JobsUnavailableError):
+    """What keeps jobs does not take this change, and would not take it later either."""
+
+
 class JobMissingError(LookupError):
     """There is no such job."""
 
