@@ -153,7 +153,7 @@ def _scripted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     environment = environment_with(**_ROOMY) | {"PYTHONPATH": str(SCRIPTED_SERVER.parents[1])}
     with (folder / "stderr").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, SCRIPTED_SERVER, data_dir, folder, STUB_RUNNER],
+            [sys.executable, "-P", SCRIPTED_SERVER, data_dir, folder, STUB_RUNNER],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

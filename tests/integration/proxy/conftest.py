@@ -52,7 +52,7 @@ def site(tmp_path: Path, annotations: dict[str, str]) -> Iterator[Site]:
     environment = environment_with(**settings) | {"PYTHONPATH": str(TESTS)}
     with errors.open("w") as stderr:
         server = subprocess.Popen(
-            [sys.executable, SERVER, data_dir, tmp_path, RUNNER],
+            [sys.executable, "-P", SERVER, data_dir, tmp_path, RUNNER],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
