@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from fastapi.testclient import TestClient
 
-from cryomamba_apiserver import app as application
+from cryomamba_apiserver import profiles
+from cryomamba_apiserver.app import create_app
 from cryomamba_apiserver.gpus.census import GpuCensus, PlacedGpu, UnavailableNode, of_nodes, of_this_machine
 from cryomamba_apiserver.gpus.reading import PatientReader, local_gpus
 from cryomamba_apiserver.gpus.service import GpuInventory
@@ -114,8 +115,8 @@ def test_what_goes_wrong_in_a_reading_is_raised_where_it_is_awaited():
 
 
 def test_a_server_starts_though_its_driver_hangs(tmp_path, monkeypatch):
-    monkeypatch.setattr(application, "_FIRST_LOOK_SECONDS", 0.05)
-    app = application.create_app(Settings(data_dir=tmp_path / "data"), gpus_of_this_machine=threading.Event().wait)
+    monkeypatch.setattr(profiles, "_FIRST_LOOK_SECONDS", 0.05)
+    app = create_app(Settings(data_dir=tmp_path / "data"), gpus_of_this_machine=threading.Event().wait)
 
     with TestClient(app) as client:
         assert client.get("/livez").status_code == 200
