@@ -73,7 +73,8 @@ class StatusReporter:
             self.send(Report(progress=Progress(current_step=1, percentage=0, message="Starting…")))
             answer = self._write()
             if answer.attempt is not None:
-                self._pace = Pace(self._clock())
+                self._pace = Pace(self._clock())  # the attempt begins now; what was refused before counts for nothing
+                self._pace.wrote(self._clock(), accepted=True)
                 return answer.attempt
             if _OVER in answer.message:
                 raise _not_needed(answer.message)

@@ -10,6 +10,7 @@ from pathlib import Path
 import urllib3
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 
 from cryomamba_crds.task import S3Store
 from cryomamba_inference.storage.credentials import find_credentials
@@ -98,25 +99,19 @@ class S3Storage:
         while file.tell() != size:
             before = file.tell()
             try:
-                etag, size = self._go_on(key, file, etag, size)
+                answer = self._open(key, before, etag)
+                if size < 0:  # the first answer, whose length is the object's
+                    etag, size = answer.headers.get("etag", "").strip('"'), int(answer.headers["content-length"])
+                _append(answer, file)
             except (urllib3.exceptions.ProtocolError, urllib3.exceptions.TimeoutError):
                 stuck = stuck + 1 if file.tell() == before else 0
                 if stuck == _STUCK:
                     raise
                 time.sleep(_PAUSE_SECONDS)
 
-    def _go_on(self, key: str, file: io.BufferedWriter, etag: str, size: int) -> tuple[str, int]:
-        """Append what is missing, and return the object's etag and size."""
+    def _open(self, key: str, offset: int, etag: str) -> BaseHTTPResponse:
         headers: dict[str, str | list[str] | tuple[str]] = {"If-Match": f'"{etag}"'} if etag else {}
-        answer = self._client.get_object(self._client.bucket, key, offset=file.tell(), request_headers=headers)
-        try:
-            if size < 0:
-                etag, size = answer.headers.get("etag", "").strip('"'), int(answer.headers["content-length"])
-            file.writelines(answer.stream(_BLOCK))
-        finally:
-            answer.close()
-            answer.release_conn()
-        return etag, size
+        return self._client.get_object(self._client.bucket, key, offset=offset, request_headers=headers)
 
     @contextlib.contextmanager
     def _failures_about(self, key: str, *, reading: bool = False) -> Iterator[None]:
@@ -125,3 +120,11 @@ class S3Storage:
             yield
         except (HTTPError, MinioException) as error:
             raise failure_about(error, key, self._store, reading=reading) from None
+
+
+def _append(answer: BaseHTTPResponse, file: io.BufferedWriter) -> None:
+    try:
+        file.writelines(answer.stream(_BLOCK))
+    finally:
+        answer.close()
+        answer.release_conn()

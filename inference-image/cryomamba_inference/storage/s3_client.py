@@ -72,8 +72,9 @@ class S3Client(Minio):
         """Send a request; where its credentials were renewed meanwhile, send it with the new ones."""
         while True:
             used = self._credentials.retrieve()
+            own = {**options, "headers": dict(options.get("headers") or {})}  # signing leaves the old token in them
             try:
-                answer = super()._url_open(*args, **options)
+                answer = super()._url_open(*args, **own)
             except S3Error as error:
                 if error.response.status < _SERVER_ERROR:
                     self.patience.answered()
