@@ -7,8 +7,9 @@ from pathlib import Path
 from devcluster import commands
 
 SUITE = "bookworm"
-# `usr-is-merged` instead of `usrmerge`, which would bring all of Perl.
-PACKAGES = ("python3", "python3-venv", "ca-certificates", "usr-is-merged")
+# libstdc++ is what wheels expect of a Linux beside glibc; `usr-is-merged` instead of `usrmerge`, which would bring all
+# of Perl.
+PACKAGES = ("python3", "python3-venv", "ca-certificates", "libstdc++6", "usr-is-merged")
 LEFT_OUT = ("doc/*", "info/*", "locale/*", "man/*")
 OPTIONS = (
     "--variant=essential",
