@@ -90,6 +90,19 @@ def _settings(kubectl: Kubectl) -> dict[str, str]:
     return data
 
 
+def test_the_definition_and_what_is_of_it_stay_when_the_release_goes(namespace):
+    namespace.apply(segmentation_job("kept"))
+    uid = namespace.get("segmentationjob", "kept")["metadata"]["uid"]
+
+    # Other tests have applied it by hand.
+    _helm(namespace, "install", "--take-ownership", values={**VALUES, "crds": {"enabled": True}})
+    definition = namespace.get("crd", "segmentationjobs.cryomamba.io")["metadata"]
+    _helm(namespace, "uninstall")
+
+    assert definition["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+    assert namespace.get("segmentationjob", "kept")["metadata"]["uid"] == uid
+
+
 def test_every_pod_meets_pod_security_restricted(namespace):
     for name, spec in pod_specs(template(VALUES, namespace=str(namespace.namespace))).items():
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": dict(spec)}
