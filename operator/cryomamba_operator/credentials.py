@@ -3,7 +3,7 @@
 import base64
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from cryomamba_crds import pod
@@ -18,6 +18,7 @@ from cryomamba_operator.sts import StsError, TemporaryCredentials, TokenService,
 
 logger = logging.getLogger(__name__)
 
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _SESSION_NAME = 64
 """Longest that AWS takes."""
 
@@ -101,8 +102,8 @@ class OwnCredentials:
 
     def due(self, record: SegmentationJob, job_uid: str) -> datetime | None:
         """See `JobCredentials`."""
-        known, when = self._renewals.get(_key(record), ("", self._clock()))
-        return when if known == job_uid else self._clock()
+        known, when = self._renewals.get(_key(record), ("", _LONG_AGO))
+        return when if known == job_uid else _LONG_AGO
 
     def forget(self, key: Key) -> None:
         """See `JobCredentials`."""

@@ -10,9 +10,10 @@ import pytest
 
 from cryomamba_crds.resource import SegmentationJob
 from cryomamba_operator.access import session_policy
-from cryomamba_operator.credentials import secret_manifest
+from cryomamba_operator.credentials import OwnCredentials, secret_manifest
 from cryomamba_operator.ports import RefusedError
 from cryomamba_operator.queue import UnavailableError
+from cryomamba_operator.settings import Settings
 from cryomamba_operator.sts import StsError, TemporaryCredentials, Trouble
 
 Play = Callable[[Callable[[Any], Awaitable[None]]], None]
@@ -159,6 +160,18 @@ def test_after_a_restart_the_jobs_that_run_get_new_credentials_once(play: Play, 
         assert world.cluster.count("apply_secret tomo-1-s3") == 2
 
     play(story)
+
+
+def test_credentials_that_this_process_has_not_given_are_due_at_any_time(
+    record: Callable[..., SegmentationJob], settings: Settings, now: datetime
+) -> None:
+    times = iter([now + timedelta(microseconds=number) for number in range(9)])
+    own = OwnCredentials(Service(lambda: now), None, settings, lambda: next(times))  # type: ignore[arg-type]
+
+    due = own.due(record("tomo-1"), "uid-of-the-job")
+
+    assert due is not None
+    assert due < now
 
 
 def test_a_renewal_that_fails_is_told_and_tried_again_and_ends_nothing(play: Play, raw_pod: Make) -> None:
