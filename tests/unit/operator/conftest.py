@@ -190,12 +190,14 @@ class FakeCluster:
 
     # What a test does to the cluster.
 
-    def submit(self, name: str, *, owner: str = "", minute: int = 0, **spec: Any) -> Key:
+    def submit(self, name: str, *, owner: str = "", minute: int = 0, submitted: str = "", **spec: Any) -> Key:
         raw = self._template(name, labels={"cryomamba.io/owner": owner} if owner else {}, **spec)
         while raw["metadata"]["uid"] in self._uids:
             raw["metadata"]["uid"] += "-again"
         self._uids.add(raw["metadata"]["uid"])
         raw["metadata"]["creationTimestamp"] = f"2026-03-01T11:{minute:02d}:00Z"
+        if submitted:
+            raw["metadata"]["annotations"] = {"cryomamba.io/submitted-at": submitted}
         key = Key(NAMESPACE, name)
         self.records[key] = self._stamped(raw)
         self._tell("record", "ADDED", self.records[key])
