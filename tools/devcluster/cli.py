@@ -124,7 +124,8 @@ def _load_image(options: argparse.Namespace, cache: Path) -> str:
 
 def _build_images(options: argparse.Namespace, cache: Path) -> str:
     builder = docker.Docker(options.base) if _on_kind(_layout(options, cache)) else _buildah(options, cache)
-    return json.dumps(product.build(builder, cache / IMAGES, always=True), indent=1)
+    with product.session(builder, cache / IMAGES) as place:
+        return json.dumps(product.build(builder, place, always=True), indent=1)
 
 
 def _load_images(options: argparse.Namespace, cache: Path) -> str:
@@ -142,8 +143,10 @@ def _load_images(options: argparse.Namespace, cache: Path) -> str:
 def _on_node(layout: Layout, options: argparse.Namespace, cache: Path) -> dict[str, str]:
     """Puts the product's images on the running node; their names and tags."""
     if _on_kind(layout):
-        references = product.build(docker.Docker(options.base), cache / IMAGES)
-        kind.load_images(layout, references.values())
+        builder = docker.Docker(options.base)
+        with product.session(builder, cache / IMAGES) as place:
+            references = product.build(builder, place)
+            kind.load_images(layout, references.values())
         return references
     return local.load_product(layout, _buildah(options, cache), cache / IMAGES)
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from devcluster import (
-    builds,
     certificates,
     cleanup,
     components,
@@ -148,8 +147,8 @@ def load_product(layout: Layout, builder: Buildah, folder: Path) -> dict[str, st
     references = product.references(builder)
     if not node_images.missing(layout, references.values()):
         return references
-    references = product.build(builder, folder)
-    with builds.locked(folder / "lock"), builder.session(), product.workplace(folder) as place:
+    with product.session(builder, folder) as place:
+        references = product.build(builder, place)
         absent = node_images.missing(layout, references.values())
         node_images.load(layout, builder, absent, place)
         node_images.remember(layout, references.values())

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,50 +27,59 @@ def references(builder: Builder, root: Path = recipes.ROOT) -> dict[str, str]:
     }
 
 
-def build(builder: Builder, folder: Path, *, always: bool = False) -> dict[str, str]:
-    """Builds what is missing.
+@contextmanager
+def session(builder: Builder, folder: Path) -> Iterator[Path]:
+    """What images are built and exported in: one process at a time, or one would remove what the other has just built.
 
     Args:
         builder: What builds.
-        folder: For the lock and for files on the way.
+        folder: Of the lock, and of a folder for files on the way, which is yielded.
+
+    Raises:
+        ClusterError: What builds cannot run here.
+    """
+    with builds.locked(folder / "lock"), builder.session():
+        # Of work that was killed.
+        for left in folder.glob(f"{WORKPLACE}*"):
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=WORKPLACE) as place:
+            yield Path(place)
+
+
+def build(builder: Builder, place: Path, *, always: bool = False) -> dict[str, str]:
+    """Builds what is missing; in a session.
+
+    Args:
+        builder: What builds.
+        place: The session's folder.
         always: Build also what is there, so that the labels say the revision of now; its layers are there.
 
     Returns:
         Name and tag of each image. Each has the product's version as a tag, too.
 
     Raises:
-        ClusterError: A build fails, or what builds cannot run here.
+        ClusterError: A build fails.
     """
-    with builds.locked(folder / "lock"), builder.session(), workplace(folder) as place:
-        context = place / "context"
-        recipes.copy_context(context)
-        wanted = references(builder, context)
-        orders = [
-            Order(context, recipe.dockerfile, wanted[recipe.name], _labels(recipes.ROOT), {})
-            for recipe in recipes.RECIPES
-            if always or not builder.has(wanted[recipe.name])
-        ]
-        secrets = package_index.secrets(place, package_index.pip_settings()) if orders else {}
-        for order in orders:
-            log.info("building %s", order.reference)
-            started = time.monotonic()
-            builder.build(Order(**{**vars(order), "secrets": secrets}))
-            log.info("built it in %.0f s", time.monotonic() - started)
-        versions = {recipe.name: recipes.reference(recipe, recipes.version()) for recipe in recipes.RECIPES}
-        for name, version in versions.items():
-            builder.tag(wanted[name], version)
-        if orders:
-            builder.tidy([*wanted.values(), *versions.values()])
+    context = place / "context"
+    recipes.copy_context(context)
+    wanted = references(builder, context)
+    orders = [
+        Order(context, recipe.dockerfile, wanted[recipe.name], _labels(recipes.ROOT), {})
+        for recipe in recipes.RECIPES
+        if always or not builder.has(wanted[recipe.name])
+    ]
+    secrets = package_index.secrets(place, package_index.pip_settings()) if orders else {}
+    for order in orders:
+        log.info("building %s", order.reference)
+        started = time.monotonic()
+        builder.build(replace(order, secrets=secrets))
+        log.info("built it in %.0f s", time.monotonic() - started)
+    versions = {recipe.name: recipes.reference(recipe, recipes.version()) for recipe in recipes.RECIPES}
+    for name, version in versions.items():
+        builder.tag(wanted[name], version)
+    if orders:
+        builder.tidy([*wanted.values(), *versions.values()])
     return wanted
-
-
-@contextmanager
-def workplace(folder: Path) -> Iterator[Path]:
-    """A folder for files on the way; those of work that was killed go first. Under the folder's lock only."""
-    for left in folder.glob(f"{WORKPLACE}*"):
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=WORKPLACE) as place:
-        yield Path(place)
 
 
 def _labels(root: Path) -> dict[str, str]:

@@ -180,13 +180,18 @@ class RememberingBuilder:
         self.kept = list(keep)
 
 
+def built(builder: RememberingBuilder, folder: Path) -> dict[str, str]:
+    with product.session(builder, folder) as place:
+        return product.build(builder, place)
+
+
 def test_only_what_is_missing_is_built(tmp_path: Path) -> None:
     builder = RememberingBuilder()
 
-    first = product.build(builder, tmp_path)
+    first = built(builder, tmp_path)
     builder.built.pop(first["cryomamba-inference"])
     before = dict(builder.built)
-    second = product.build(builder, tmp_path)
+    second = built(builder, tmp_path)
 
     assert first == second == product.references(builder)
     assert set(builder.built) - set(before) == {second["cryomamba-inference"]}
@@ -197,7 +202,7 @@ def test_only_what_is_missing_is_built(tmp_path: Path) -> None:
 def test_a_build_says_where_the_sources_are_from(tmp_path: Path) -> None:
     builder = RememberingBuilder()
 
-    product.build(builder, tmp_path)
+    built(builder, tmp_path)
 
     for order in builder.built.values():
         assert order.arguments["VERSION"] == "1.0.0"
@@ -207,7 +212,7 @@ def test_a_build_says_where_the_sources_are_from(tmp_path: Path) -> None:
 def test_what_a_killed_build_left_goes_with_the_next(tmp_path: Path) -> None:
     (tmp_path / "unfinished-1" / "context").mkdir(parents=True)
 
-    product.build(RememberingBuilder(), tmp_path)
+    built(RememberingBuilder(), tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
