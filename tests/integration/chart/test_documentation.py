@@ -60,7 +60,9 @@ def test_every_command_is_one_that_a_shell_takes(page):
 def test_the_job_is_one_that_kubernetes_takes(control_plane_namespace):
     (job,) = [text for text in _here_documents("install") if "kind: SegmentationJob" in text]
 
-    control_plane_namespace("create", "--dry-run=server", "--filename", "-", manifest=yaml.safe_load(job))
+    control_plane_namespace(
+        "create", "--dry-run=server", "--filename", "-", manifest=yaml.safe_load(job.replace("$USER", "ada"))
+    )
 
 
 def _exists(path: list[str]) -> bool:
