@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 _WATCH_SECONDS = 30
 """How long one watch goes on. A connection that died silently is noticed after this time, and a little more."""
 _GRACE_SECONDS = 5.0
+_SHORTEST_WATCH = 1.0
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
@@ -50,6 +51,7 @@ class JobWatch:
         self._grace = grace
         self._version: int | None = None  # from which the watch goes on
         self._seen = 0  # the newest that was told
+        self._look_again = 0.0
         self._pause = _FIRST_PAUSE
         self._listed = asyncio.Event()
         self._trouble: JobsUnavailableError | None = None
@@ -75,10 +77,16 @@ class JobWatch:
         """Follow for ever, whatever Kubernetes does meanwhile."""
         while True:
             try:
-                await self._look_around()
+                clock = asyncio.get_running_loop().time
+                if self._version is None or clock() >= self._look_again:
+                    await self._look_around()
+                    self._look_again = clock() + self._seconds
                 if self._version is None:
                     await self._list()
+                begun = clock()
                 await self._follow()
+                if clock() < begun + _SHORTEST_WATCH:  # something in between ends all watches at once
+                    await self._rest()
             except UnreachableError as error:
                 self._note(error)
                 await self._rest()
@@ -144,6 +152,7 @@ class JobWatch:
         if kind == "ERROR":
             raise ExpiredError(str(thing.get("message", thing)))
         self._version = self._seen = int(thing["metadata"]["resourceVersion"])
+        self._pause = _FIRST_PAUSE
         if kind == "DELETED":
             self._mirror.drop(thing["metadata"]["name"], thing["metadata"]["uid"])
         elif kind != "BOOKMARK" and (entry := _read(thing)):
@@ -158,7 +167,6 @@ class JobWatch:
         if self._trouble is not None:
             _log.warning("jobs are followed again")
         self._trouble = None
-        self._pause = _FIRST_PAUSE
 
     async def _rest(self) -> None:
         # Not all servers of a cluster at once.
