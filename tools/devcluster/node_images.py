@@ -139,19 +139,23 @@ def _import(layout: Layout, folder: Path) -> int:
         )
         # One that ends early says why on its standard error.
         with contextlib.suppress(BrokenPipeError), importer:
-            moved = write_new(folder, cast("IO[bytes]", importer.stdin))
+            moved = move_new(folder, cast("IO[bytes]", importer.stdin))
         if importer.returncode:
             said.seek(0)
             raise ClusterError(f"containerd does not take the image: {said.read().decode(errors='replace').strip()}")
     return moved
 
 
-def write_new(folder: Path, stream: IO[bytes]) -> int:
-    """Writes an OCI layout as a tar archive without the blobs that are links; how many bytes its files have."""
+def move_new(folder: Path, stream: IO[bytes]) -> int:
+    """Writes an OCI layout as a tar archive without the blobs that are links; how many bytes its files have.
+
+    Each file is removed once it is written: a third copy of gigabytes need not be on the disk while containerd unpacks.
+    """
     moved = 0
     with tarfile.open(fileobj=stream, mode="w|", bufsize=BLOCK_BYTES) as archive:
         for file in sorted(folder.rglob("*")):
             if file.is_file() and not file.is_symlink():
-                archive.add(file, str(file.relative_to(folder)))
                 moved += file.stat().st_size
+                archive.add(file, str(file.relative_to(folder)))
+                file.unlink()
     return moved

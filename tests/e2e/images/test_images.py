@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from cryomamba_crds.failures import ExitCode
 from support.product_images import ProductImages
 
 PROBE = Path(__file__).with_name("probe.py").read_text()
@@ -41,9 +42,10 @@ def test_every_program_of_the_server_s_image_starts(run, product_images: Product
     assert "CRYOMAMBA_OPERATOR_" in endings["operator"].printed
 
 
-def test_the_runner_s_image_has_torch_with_cuda(run, product_images: ProductImages) -> None:
-    found = run(product_images.inference, {"probe": [PYTHON, "-c", PROBE]})["probe"].last_line
+def test_the_runner_s_image_has_torch_with_cuda_and_runs_a_pod_s_job(run, product_images: ProductImages) -> None:
+    endings = run(product_images.inference, {"probe": [PYTHON, "-c", PROBE], "own": None})
 
+    found = endings["probe"].last_line
     assert found["user"] == [USER, USER]
     assert found["writable"] == ["/scratch"]
     assert found["engine"] == "cryomamba_inference.engine"
@@ -51,3 +53,6 @@ def test_the_runner_s_image_has_torch_with_cuda(run, product_images: ProductImag
     assert found["cuda"] is not None
     assert any(name.startswith("nvidia-cudnn") for name in found["sbom"])
     assert found["compiled"]
+    # Its own command is the runner, which misses what the operator hands to a pod.
+    assert endings["own"].exit_code == ExitCode.FAILED
+    assert "CRYOMAMBA_JOB_SPEC" in endings["own"].printed

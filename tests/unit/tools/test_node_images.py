@@ -23,12 +23,13 @@ def test_only_what_the_node_has_not_got_is_moved(tmp_path: Path) -> None:
     (layout / "index.json").write_text("{}")
     stream = io.BytesIO()
 
-    moved = node_images.write_new(layout, stream)
+    moved = node_images.move_new(layout, stream)
 
     stream.seek(0)
     with tarfile.open(fileobj=stream) as archive:
         assert archive.getnames() == ["blobs/sha256/new", "index.json"]
     assert moved == len(b"code") + len("{}")
+    assert not (layout / node_images.BLOBS / "new").exists()
     # To whoever writes the layout the known blob is there.
     assert (layout / node_images.BLOBS / "known").read_bytes() == b"a layer of gigabytes"
 
