@@ -47,8 +47,13 @@ class Bucket:
         return [item.object_name or "" for item in self.client.list_objects(self.connection.bucket, prefix, True)]
 
 
-def stock(connection: S3Connection, folder: Path) -> Bucket:
-    """Put what a job needs into a bucket."""
+@pytest.fixture(scope="session")
+def stock() -> Callable[[S3Connection, Path], Bucket]:
+    """Puts what a job needs into a bucket."""
+    return _stock
+
+
+def _stock(connection: S3Connection, folder: Path) -> Bucket:
     bucket = Bucket(connection, S3Client(connection))
     volume = folder / "volume.mrc"
     phantom = make_phantom(3, (32, 48, 48))
@@ -64,7 +69,7 @@ def stock(connection: S3Connection, folder: Path) -> Bucket:
 
 @pytest.fixture
 def stocked(bucket: S3Connection, tmp_path: Path) -> Iterator[Bucket]:
-    stocked = stock(bucket, tmp_path)
+    stocked = _stock(bucket, tmp_path)
     yield stocked
     stocked.client.close()
 
