@@ -9,6 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from cryomamba_operator.names import CREDENTIALS_TYPE
 from support.helm import TRIAL, HelmError, Manifest, pod_specs, release, template
 from support.kube_http import MERGE, client, segmentation_jobs
 from support.kubernetes import Kubectl
@@ -209,3 +210,23 @@ def test_the_policy_of_the_release_holds_its_runners_to_their_own_job(installed,
         until(lambda: answer().status_code == 403, 30)
 
         assert "the token belongs to no pod" in answer().json()["message"]
+
+
+def test_the_operator_writes_credentials_of_jobs_and_no_other_secret(installed, tmp_path):
+    operator = as_service_account(installed, "lab-cryomamba-operator", tmp_path / "operator.kubeconfig")
+    path = f"/api/v1/namespaces/{installed.namespace}/secrets"
+    stranger = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "stranger"}}
+    own = {**stranger, "metadata": {"name": "tomogram-s3"}, "type": CREDENTIALS_TYPE}
+
+    with client(operator) as http:
+        until(lambda: http.post(path, json=stranger, params={"dryRun": "All"}).status_code == 403, 30)
+        signs_tokens = http.patch(
+            f"{path}/lab-cryomamba-token",
+            content='{"stringData": {"token_secret": "x"}}',
+            headers={"Content-Type": MERGE},
+        )
+        created = http.post(path, json=own)
+
+    assert signs_tokens.status_code == 403
+    assert "writes the credentials of jobs and no other Secret" in signs_tokens.json()["message"]
+    assert created.status_code == 201, created.text
