@@ -69,3 +69,24 @@ def test_uv_is_the_same_in_images_and_in_the_makefile() -> None:
     (pinned,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("UV_VERSION")]
 
     assert f"uv=={pinned.split()[-1]}" in (ROOT / "constraints.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_an_image_s_last_layer_is_our_code_and_it_runs_as_nobody_in_particular(recipe: recipes.Recipe) -> None:
+    lines = (ROOT / recipe.dockerfile).read_text().splitlines()
+
+    steps = [line for line in lines if line.split(" ")[0] in ("FROM", "COPY", "RUN", "ADD")]
+    assert steps[-1] == "COPY --from=code /opt/cryomamba /opt/cryomamba"
+    assert "USER 65532:65532" in lines
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("label", ["title", "description", "version", "revision", "source", "licenses"])
+def test_an_image_says_what_it_is(recipe: recipes.Recipe, label: str) -> None:
+    assert f"org.opencontainers.image.{label}=" in (ROOT / recipe.dockerfile).read_text()
+
+
+def test_the_runner_s_image_runs_the_pod_s_job() -> None:
+    last = (ROOT / INFERENCE.dockerfile).read_text().splitlines()[-1]
+
+    assert last == 'ENTRYPOINT ["/opt/cryomamba/bin/python", "-m", "cryomamba_inference", "pod"]'
