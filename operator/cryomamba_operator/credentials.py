@@ -19,6 +19,8 @@ from cryomamba_operator.sts import StsError, TemporaryCredentials, TokenService,
 logger = logging.getLogger(__name__)
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_BREATHER = timedelta(seconds=5)
+"""In which a store that did not answer one job is not asked for the next: each would keep a worker for seconds."""
 _SESSION_NAME = 64
 """Longest that AWS takes."""
 
@@ -84,13 +86,21 @@ class OwnCredentials:
         self._settings = settings
         self._clock = clock
         self._renewals: dict[Key, tuple[str, datetime]] = {}
+        self._away: tuple[datetime, StsError] | None = None
 
     async def prepare(self, record: SegmentationJob) -> TemporaryCredentials | None:
         """See `JobCredentials`."""
+        if self._away is not None and self._clock() < self._away[0] + _BREATHER:
+            raise self._away[1]
         session = f"{MANAGED_BY}-{record.metadata.name}"[:_SESSION_NAME]
         self._certificates()  # not to be read is better known before there is a Job
         policy = session_policy(record, self._settings.s3_bucket, _partition(self._settings.s3_role_arn))
-        return await self._service.assume(policy, session)
+        try:
+            return await self._service.assume(policy, session)
+        except StsError as error:
+            if error.trouble is Trouble.UNREACHABLE:
+                self._away = self._clock(), error
+            raise
 
     async def deliver(self, record: SegmentationJob, job_uid: str, credentials: TemporaryCredentials | None) -> None:
         """See `JobCredentials`."""

@@ -117,7 +117,7 @@ class Reconciler:
         """Create the Job and return the decision, or another one where that did not work."""
         manifest = job_manifest(view.record, self.settings, dict(self.pod_template), attempts=attempts)
         try:
-            credentials = await self.credentials.prepare(view.record)
+            credentials = await self._ask_for_credentials(view)
             made = await self.cluster.create_job(manifest)
         except StsError as error:
             return wait_for_credentials(view, no_credentials(error))
@@ -135,6 +135,10 @@ class Reconciler:
         self.intake.wrote_job(made)
         job = job_facts(made)
         return await self._deliver(replace(view, job=job), job, decision, credentials)
+
+    async def _ask_for_credentials(self, view: View) -> TemporaryCredentials | None:
+        with self.metrics.credentials():
+            return await self.credentials.prepare(view.record)
 
     async def _deliver(
         self, view: View, job: JobFacts, decision: Decision, credentials: TemporaryCredentials | None
@@ -158,7 +162,7 @@ class Reconciler:
         if due is None or due > view.now:
             return sooner(decision, due)
         try:
-            credentials = await self.credentials.prepare(view.record)
+            credentials = await self._ask_for_credentials(view)
         except StsError as error:
             # No reason to end what runs: what it has may be good for hours, and the runner says when it is not.
             finding = no_credentials(error)

@@ -16,7 +16,8 @@ from minio.signer import sign_v4_sts
 
 from cryomamba_operator.settings import Settings, read_file_setting
 
-_SECONDS = 10
+_TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=3)
+"""In seconds."""
 _WORDS = 300
 _DENIED = {
     "AccessDenied",
@@ -105,7 +106,7 @@ class SecurityTokenService:
         )
         try:
             async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as http,
+                aiohttp.ClientSession(timeout=_TIMEOUT) as http,
                 http.post(self._url + "/", data=body, headers=self._signed(body, keys), ssl=self._trust) as answer,
             ):
                 return _read(answer.status, await answer.text(errors="replace"))

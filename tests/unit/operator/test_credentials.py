@@ -234,10 +234,27 @@ def test_a_job_starts_by_itself_when_the_store_is_back(play: Play) -> None:
         await world.after(1200)
         assert world.condition(key, "Scheduled") == ("False", "StoreUnreachable")
         service.trouble = None
-        await world.after(6)
+        await world.after(11)
 
         assert world.condition(key, "Scheduled") == ("False", "Pending")
         assert "tomo-1-s3" in world.cluster.secrets
+
+    play(story)
+
+
+def test_a_store_that_is_away_is_asked_for_one_job_and_not_for_all(play: Play) -> None:
+    async def story(world: Any) -> None:
+        service = with_service(world)
+        service.trouble = StsError(Trouble.UNREACHABLE, "timed out")
+        await world.start(max_active_jobs=50)
+        for number in range(50):
+            world.cluster.submit(f"tomo-{number}")
+        await world.after(60)
+        value = world.operator.metrics.registry.get_sample_value
+
+        assert len(service.asked) <= 60 / 5 + 1
+        assert value("cryomamba_operator_credentials_total", {"result": "error"}) > 100
+        assert value("cryomamba_operator_credentials_total", {"result": "success"}) is None
 
     play(story)
 
