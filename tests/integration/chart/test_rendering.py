@@ -168,7 +168,7 @@ def _exported() -> set[str]:
     server.answered("GET", "/v1/healthz", 200, 0.1, 1, 1)
     operator.watch(_Nothing(), _Nothing(), _Nothing())
     operator.resyncs.labels("success").inc()
-    with operator.reconcile():
+    with operator.reconcile(), operator.credentials():
         pass
     text = server.exposition(Backlog(0, 0)) + generate_latest(operator.registry)
     return set(re.findall(r"^([a-z_]+)[{ ]", text.decode(), re.MULTILINE))
