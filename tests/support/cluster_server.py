@@ -48,7 +48,7 @@ def person_target(server: Server) -> Iterator[Target]:
     authority = own_authority(read_settings(server.environment), utc_now)
 
     def token(subject: str, *scopes: Scope) -> str:
-        return authority.issue(subject, frozenset(scopes), timedelta(hours=1))
+        return authority.issue(subject, frozenset(scopes), timedelta(hours=24))
 
     with httpx.Client(base_url=server.url, timeout=SECONDS) as http:
         until(lambda: http.get("/readyz").status_code == 200, 30)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cryomamba_apiserver.adapters.cluster_jobs.client import KubernetesApi, Raw
 from cryomamba_apiserver.adapters.cluster_jobs.mapping import ended_at, file_of, status_of
-from cryomamba_apiserver.adapters.cluster_jobs.refusals import ExpiredError
+from cryomamba_apiserver.adapters.cluster_jobs.refusals import ExpiredError, NotAllowedError
 from cryomamba_apiserver.adapters.cluster_jobs.results import Results
 from cryomamba_apiserver.ports.job_references import JobReference, model_keys
 from cryomamba_apiserver.ports.job_store import JobStatus
@@ -35,6 +35,9 @@ class ClusterJobReferences:
             JobsUnavailableError: Kubernetes does not list them all.
             StoreUnavailableError: it is not known which attempt has won.
         """
+        # A namespace that is not there has no jobs either, and the results of all would seem to be left over.
+        with contextlib.suppress(NotAllowedError):
+            await self._api.namespace_is_there()
         return [await self._reference(raw) for raw in await self._list()]
 
     async def forget(self, job_ids: Iterable[str]) -> None:

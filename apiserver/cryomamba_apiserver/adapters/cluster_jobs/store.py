@@ -92,7 +92,7 @@ class ClusterJobStore:
     async def create(self, request: JobRequest, retry: RetryKey | None = None) -> JobReceipt:  # noqa: D102 - see port
         self.following.check_listed()
         digest = creation.retry_digest(request.owner or "", retry) if retry else None
-        self._refuse_duplicate(creation.fingerprint(request), digest)
+        await self._refuse_duplicate(creation.fingerprint(request), digest)
         if self._mirror.queued() >= self._max_queued_jobs:
             raise QueueFullError
         seconds = await self._estimate(request)
@@ -265,26 +265,27 @@ class ClusterJobStore:
         )
         return creation.manifest(name, request, self._defaults, estimates, now)
 
-    def _refuse_duplicate(self, fingerprint: str, retry_digest: str | None) -> None:
-        for entry in self._mirror.with_fingerprint(fingerprint):
-            # One of the same key may be what another server has just made of the same request.
-            same_key = retry_digest is not None and entry.retry_key == retry_digest
-            if not entry.status.finished and not entry.deleting and not same_key:
-                raise DuplicateJobError(ids.job_id(entry.name))
+    async def _refuse_duplicate(self, fingerprint: str, retry_digest: str | None) -> None:
+        # One of the same key may be what another server has just made of the same request.
+        if any(_is_live(job, retry_digest) for job in self._mirror.with_fingerprint(fingerprint)):
+            # The one that is known may be about to give way to another.
+            live = [job for job in await self._same(fingerprint) if _is_live(job, retry_digest)]
+            if live:
+                raise DuplicateJobError(ids.job_id(_oldest(live).name))
 
     async def _give_way(self, mine: Entry) -> None:
         """Remove a job of mine where another server has created the same one before; raise DuplicateJobError."""
-        found = [
-            entry_of(item)
-            async for page in self._api.list_jobs(f"{FINGERPRINT_LABEL}={mine.fingerprint}")
-            for item in page.items
-        ]
-        for other in found:
-            live = not other.status.finished and not other.deleting and other.uid != mine.uid
-            if live and creation.is_older(other, mine):
-                await self._api.delete_job(mine.name, mine.uid)
-                self._mirror.drop(mine.name, mine.uid)
-                raise DuplicateJobError(ids.job_id(other.name))
+        others = [job for job in await self._same(mine.fingerprint or "") if job.uid != mine.uid and _is_live(job)]
+        older = [other for other in others if creation.is_older(other, mine)]
+        if older:
+            await self._api.delete_job(mine.name, mine.uid)
+            self._mirror.drop(mine.name, mine.uid)
+            raise DuplicateJobError(ids.job_id(_oldest(older).name))
+
+    async def _same(self, fingerprint: str) -> list[Entry]:
+        """Return all jobs of a fingerprint as Kubernetes has them now."""
+        pages = self._api.list_jobs(f"{FINGERPRINT_LABEL}={fingerprint}")
+        return [entry_of(item) async for page in pages for item in page.items]
 
     async def _estimate(self, request: JobRequest) -> int | None:
         """Return how many seconds a job is going to run by what its model's latest completed job measured."""
@@ -296,6 +297,15 @@ class ClusterJobStore:
                 pace = result.seconds_per_tile if result else None
                 return None if pace is None else math.ceil(pace * request.tiles)
         return None
+
+
+def _is_live(job: Entry, but_of_key: str | None = None) -> bool:
+    of_key = but_of_key is not None and job.retry_key == but_of_key
+    return not job.status.finished and not job.deleting and not of_key
+
+
+def _oldest(jobs: list[Entry]) -> Entry:
+    return min(jobs, key=lambda job: (job.created, job.name))
 
 
 def _listed(entry: Entry) -> ListedJob:
