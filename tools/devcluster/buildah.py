@@ -30,9 +30,10 @@ class Buildah:
     """
 
     def __init__(self, folder: Path, uv_cache: Path, base: str | None = None) -> None:
-        self._folder = folder
-        self._storage = folder / "storage"
-        self._scratch = folder / "scratch"
+        # As the table of mounts names it.
+        self._folder = folder.resolve()
+        self._storage = self._folder / "storage"
+        self._scratch = self._folder / "scratch"
         self._uv_cache = uv_cache
         self._base = base
         self._program: list[str | Path] = ["--root", self._storage, "--runroot", RUN, "--storage-driver", DRIVER]
