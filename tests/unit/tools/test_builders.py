@@ -143,6 +143,19 @@ def test_nothing_stays_mounted_when_a_build_fails(
     assert unmounted == [tmp_path / "images", buildah.RUN] * 2
 
 
+@pytest.mark.usefixtures("as_root", "calls")
+def test_mounts_are_found_where_the_cache_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unmounted: list[Path] = []
+    monkeypatch.setattr(kernel, "unmount_below", unmounted.append)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "disk")
+
+    with Buildah(tmp_path / "cache", tmp_path / "uv").session():
+        pass
+
+    assert set(unmounted) == {tmp_path / "disk", buildah.RUN}
+
+
 def test_without_root_and_docker_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buildah.os, "geteuid", lambda: 1000)
 
