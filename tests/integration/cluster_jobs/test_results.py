@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -136,8 +135,12 @@ def test_the_sweep_keeps_what_jobs_name_and_forgets_the_jobs_that_are_kept_no_lo
     assert any(key.startswith(keys.job_prefix(uid)) for key in stored.keys(""))  # until it is older than the grace
 
 
-@pytest.mark.parametrize("wrong", [{"kubernetes_namespace": "nowhere"}, {"kubeconfig": os.devnull}])
-def test_a_sweep_that_cannot_ask_for_the_jobs_says_so_and_removes_nothing(settings, stored, wrong):
+@pytest.mark.parametrize("wrong", [{"kubernetes_namespace": "nowhere"}, {"kubeconfig": "empty"}])
+def test_a_sweep_that_cannot_ask_for_the_jobs_says_so_and_removes_nothing(
+    settings, stored, wrong, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("{}")
     stored.put("jobs/some-uid/1/segmentation.mrc", CONTENT)
 
     done = sweep(settings | wrong)
