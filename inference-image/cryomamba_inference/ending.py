@@ -20,6 +20,11 @@ def stop_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 
+def finish_in_spite_of_sigterm() -> None:
+    """Let SIGTERM do nothing any more: the result is stored, and what is left to do is bounded."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def conclude(work: Callable[[], None], tell: Callable[[Failure], None]) -> ExitCode:
     """Do the work and return how the process is to end; a failure is told first."""
     try:

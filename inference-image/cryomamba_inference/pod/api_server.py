@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.resource import GROUP, PLURAL, VERSION
 
 _CONNECT_SECONDS = 5.0
@@ -48,16 +49,26 @@ class ApiServer:
         namespace: The job's.
         name: The job's.
         pod_uid: The pod's own.
+
+    Raises:
+        FailureError: The pod has no service account.
     """
 
     def __init__(self, url: str, account: Path, *, namespace: str, name: str, pod_uid: str) -> None:
         self._pod_uid = pod_uid
         self._url = f"{url}/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status"
         self._token = account / "token"
+        try:
+            trust = ssl.create_default_context(cafile=account / "ca.crt")
+        except OSError as error:
+            raise FailureError(
+                FailureCode.VALIDATION_ERROR,
+                f"The pod cannot report to its job: {account / 'ca.crt'} cannot be read ({type(error).__name__}).",
+                hint="The operator mounts the token of the runners' service account; a pod template of the "
+                "administrator's must not take it away.",
+            ) from None
         self._http = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-            retries=False,
-            ssl_context=ssl.create_default_context(cafile=account / "ca.crt"),
+            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS), retries=False, ssl_context=trust
         )
 
     def patch(self, status: dict[str, Any]) -> Answer:

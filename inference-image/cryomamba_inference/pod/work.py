@@ -11,7 +11,7 @@ from typing import NoReturn
 from cryomamba_crds import keys
 from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.report import STEPS, Manifest, Progress, Report
-from cryomamba_inference.ending import conclude
+from cryomamba_inference.ending import conclude, finish_in_spite_of_sigterm
 from cryomamba_inference.pod.api_server import ApiServer
 from cryomamba_inference.pod.environment import PodEnvironment, read_environment, termination_log
 from cryomamba_inference.pod.last_word import write_last_word
@@ -50,6 +50,7 @@ def _work(environment: Mapping[str, str], log: Path) -> None:
     reporter.start()
     with tempfile.TemporaryDirectory(prefix="cryomamba-", dir=handed.scratch) as folder:
         do_attempt(handed, attempt, storage, reporter, Path(folder))
+        finish_in_spite_of_sigterm()
     reporter.finish()
 
 

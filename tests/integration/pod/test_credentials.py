@@ -22,7 +22,7 @@ from cryomamba_crds.resource import SegmentationJob
 from cryomamba_operator.access import session_policy
 from cryomamba_operator.settings import Settings
 from cryomamba_operator.sts import SecurityTokenService, StsError, Trouble
-from support.kubernetes import Kubectl
+from support.kubernetes import Kubectl, RefusedError
 from support.operators import Jobs, OperatorProcess
 from support.s3 import new_bucket
 from support.segmentation_jobs import FILE, segmentation_job
@@ -319,6 +319,24 @@ def test_a_secret_of_somebody_elses_is_left_as_it_is(
 
     assert control_plane_namespace.get("secret", "tomo-s3") == before
     until(lambda: not control_plane_namespace.get("jobs")["items"], 30)
+
+
+def test_an_operator_reads_no_secret_and_deletes_none(
+    operator: OperatorProcess, control_plane_namespace: Kubectl
+) -> None:
+    account = f"system:serviceaccount:{control_plane_namespace.namespace}:cryomamba-operator"
+
+    def may(verb: str) -> bool:
+        try:
+            return control_plane_namespace("auth", "can-i", verb, "secrets", f"--as={account}").strip() == "yes"
+        except RefusedError:
+            return False
+
+    until(lambda: may("patch"), 20)
+    assert {verb for verb in ("get", "list", "watch", "create", "update", "patch", "delete") if may(verb)} == {
+        "create",
+        "patch",
+    }
 
 
 def test_the_secret_goes_with_its_job(operator: OperatorProcess, jobs: Jobs, control_plane_namespace: Kubectl) -> None:

@@ -172,7 +172,11 @@ def test_sigterm_ends_a_pod_with_a_code_that_is_tried_again(
 
 @pytest.mark.parametrize(
     ("changes", "told"),
-    [({"CRYOMAMBA_STORE": ""}, "CRYOMAMBA_STORE"), ({"CRYOMAMBA_S3_CREDENTIALS": "/no/such"}, "/no/such/access_key")],
+    [
+        ({"CRYOMAMBA_STORE": ""}, "CRYOMAMBA_STORE"),
+        ({"CRYOMAMBA_S3_CREDENTIALS": "/no/such"}, "/no/such/access_key"),
+        ({"CRYOMAMBA_SERVICE_ACCOUNT": "/no/such"}, "/no/such/ca.crt"),
+    ],
 )
 def test_what_the_pod_was_not_handed_is_named(
     operator: OperatorProcess, jobs: Jobs, container_of: Make, changes: dict[str, str], told: str
