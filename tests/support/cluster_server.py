@@ -24,7 +24,7 @@ from support.waiting import until
 
 
 def cluster_settings(kubectl: Kubectl, bucket: S3Connection, token_secret: str) -> dict[str, str]:
-    """Return the settings of one installation; there is no limit that a test would meet by chance."""
+    """Return the settings of one installation."""
     return {
         "kubernetes_namespace": str(kubectl.namespace),
         "kubeconfig": str(kubectl.kubeconfig),
@@ -36,9 +36,6 @@ def cluster_settings(kubectl: Kubectl, bucket: S3Connection, token_secret: str) 
         "job_gpus": "0",
         "job_memory": "64Mi",
         "job_cpu": "10m",
-        "requests_per_minute": "100000",
-        "jobs_per_hour": "100000",
-        "max_open_uploads": "1000",
     }
 
 

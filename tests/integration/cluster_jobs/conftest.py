@@ -17,6 +17,8 @@ from support.kube_http import MERGE, client, segmentation_jobs
 from support.kubernetes import Kubectl
 
 Serve = Callable[..., Target]
+ROOMY = {"requests_per_minute": "100000", "jobs_per_hour": "100000"}
+"""Limits that no test meets by chance."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def token_secret() -> str:
 @pytest.fixture
 def settings(control_plane_namespace: Kubectl, bucket: S3Connection, token_secret: str) -> dict[str, str]:
     """Of one installation: a namespace, a bucket, a secret."""
-    return cluster_settings(control_plane_namespace, bucket, token_secret)
+    return cluster_settings(control_plane_namespace, bucket, token_secret) | ROOMY
 
 
 @pytest.fixture
