@@ -27,7 +27,7 @@ class Metrics:
         self.resyncs = Counter(
             "cryomamba_operator_resyncs", "Lists of everything, by result.", ["result"], registry=self.registry
         )
-        self._credentials = Counter(
+        self.credentials = Counter(
             "cryomamba_operator_credentials",
             "Temporary credentials asked for, for new jobs and in place of old ones, by result.",
             ["result"],
@@ -53,16 +53,6 @@ class Metrics:
                 self._reconciles.labels("error").inc()
                 raise
         self._reconciles.labels("success").inc()
-
-    @contextmanager
-    def credentials(self) -> Iterator[None]:
-        """Count credentials that are asked for."""
-        try:
-            yield
-        except Exception:
-            self._credentials.labels("error").inc()
-            raise
-        self._credentials.labels("success").inc()
 
     def watch(self, mirror: Mirror, queue: WorkQueue, admission: Admission) -> None:
         """Report the state of these whenever somebody asks."""

@@ -137,8 +137,14 @@ class Reconciler:
         return await self._deliver(replace(view, job=job), job, decision, credentials)
 
     async def _ask_for_credentials(self, view: View) -> TemporaryCredentials | None:
-        with self.metrics.credentials():
-            return await self.credentials.prepare(view.record)
+        try:
+            credentials = await self.credentials.prepare(view.record)
+        except StsError:
+            self.metrics.credentials.labels("error").inc()
+            raise
+        if credentials is not None:
+            self.metrics.credentials.labels("success").inc()
+        return credentials
 
     async def _deliver(
         self, view: View, job: JobFacts, decision: Decision, credentials: TemporaryCredentials | None
