@@ -85,13 +85,23 @@ class OwnCredentials:
         self._cluster = cluster
         self._settings = settings
         self._clock = clock
+        self._half_life = timedelta(seconds=settings.s3_credentials_seconds / 2)
         self._renewals: dict[Key, tuple[str, datetime]] = {}
-        self._away: tuple[datetime, StsError] | None = None
+        self._undelivered: dict[Key, tuple[str | None, TemporaryCredentials]] = {}
+        self._away: tuple[datetime, str] | None = None
 
     async def prepare(self, record: SegmentationJob) -> TemporaryCredentials | None:
-        """See `JobCredentials`."""
+        """See `JobCredentials`; what could not be delivered (a quota refuses the Job) is there for the next try."""
+        uid, kept = self._undelivered.get(_key(record), (None, None))
+        if kept is not None and uid == record.metadata.uid and kept.expires - self._clock() > self._half_life:
+            return kept
+        credentials = await self._ask(record)
+        self._undelivered[_key(record)] = record.metadata.uid, credentials
+        return credentials
+
+    async def _ask(self, record: SegmentationJob) -> TemporaryCredentials:
         if self._away is not None and self._clock() < self._away[0] + _BREATHER:
-            raise self._away[1]
+            raise StsError(Trouble.UNREACHABLE, self._away[1])
         session = f"{MANAGED_BY}-{record.metadata.name}"[:_SESSION_NAME]
         self._certificates()  # not to be read is better known before there is a Job
         policy = session_policy(record, self._settings.s3_bucket, _partition(self._settings.s3_role_arn))
@@ -99,7 +109,7 @@ class OwnCredentials:
             return await self._service.assume(policy, session)
         except StsError as error:
             if error.trouble is Trouble.UNREACHABLE:
-                self._away = self._clock(), error
+                self._away = self._clock(), str(error)
             raise
 
     async def deliver(self, record: SegmentationJob, job_uid: str, credentials: TemporaryCredentials | None) -> None:
@@ -107,6 +117,7 @@ class OwnCredentials:
         if credentials is None:
             return
         await self._cluster.apply_secret(secret_manifest(record, job_uid, credentials, self._certificates()))
+        self._undelivered.pop(_key(record), None)
         now = self._clock()
         self._renewals[_key(record)] = job_uid, now + max((credentials.expires - now) / 2, timedelta(minutes=1))
 
@@ -118,6 +129,7 @@ class OwnCredentials:
     def forget(self, key: Key) -> None:
         """See `JobCredentials`."""
         self._renewals.pop(key, None)
+        self._undelivered.pop(key, None)
 
     def _certificates(self) -> str | None:
         path = self._settings.s3_ca_file

@@ -259,6 +259,27 @@ def test_a_store_that_is_away_is_asked_for_one_job_and_not_for_all(play: Play) -
     play(story)
 
 
+def test_a_job_that_a_quota_keeps_waiting_asks_the_store_once(play: Play) -> None:
+    async def story(world: Any) -> None:
+        service = with_service(world)
+        words = (
+            "exceeded quota: jobs, requested: count/jobs.batch=1, used: count/jobs.batch=2, limited: count/jobs.batch=2"
+        )
+        world.cluster.fail("create_job", *(RefusedError(403, words) for _ in range(20)))
+        await world.start()
+        key = world.cluster.submit("tomo-1")
+        await world.after(60)
+        assert world.condition(key, "Scheduled") == ("False", "QuotaExceeded")
+        assert len(service.asked) == 1
+        await world.after(60)
+
+        assert world.condition(key, "Scheduled") == ("False", "Pending")
+        assert len(service.asked) == 1
+        assert key_in(world.cluster.secrets["tomo-1-s3"]) == "access-1"
+
+    play(story)
+
+
 def test_a_wrong_key_fails_the_first_jobs_of_the_queue_and_not_all_of_them(play: Play) -> None:
     async def story(world: Any) -> None:
         service = with_service(world)
