@@ -168,7 +168,8 @@ def _exported() -> set[str]:
     server.answered("GET", "/v1/healthz", 200, 0.1, 1, 1)
     operator.watch(_Nothing(), _Nothing(), _Nothing())
     operator.resyncs.labels("success").inc()
-    with operator.reconcile(), operator.credentials():
+    operator.credentials.labels("error").inc()
+    with operator.reconcile():
         pass
     text = server.exposition(Backlog(0, 0)) + generate_latest(operator.registry)
     return set(re.findall(r"^([a-z_]+)[{ ]", text.decode(), re.MULTILINE))
