@@ -187,9 +187,9 @@ class KubernetesSettings(Group):
     """How long an attempt may run."""
     job_ttl_seconds: Annotated[int, Field(ge=0, le=365 * DAY), Unit("s")] | None = None
     """How long after its end a job's resource is kept, and with it the job; none: as `keep_jobs_days` says."""
-    job_priority_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    job_priority_class: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")] | None = None
     """PriorityClass of jobs; the higher come first."""
-    job_queue: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    job_queue: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
     """Kueue's local queue, where Kueue shares out the GPUs."""
 
     @model_validator(mode="after")

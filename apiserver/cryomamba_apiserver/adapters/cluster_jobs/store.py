@@ -147,10 +147,7 @@ class ClusterJobStore:
         )
 
     async def watch(self, job_id: str) -> AsyncIterator[JobRecord]:  # noqa: D102 - the port says it
-        entry: Entry | None = await self._entry(job_id)
-        if entry is None:
-            raise JobMissingError(job_id)
-        shown = None
+        entry, shown = await self._entry(job_id), None
         with self._mirror.watching(entry.name) as bell:
             while True:
                 bell.clear()
