@@ -1,11 +1,16 @@
 """Jobs through REST on the test cluster, whose pods do nothing: they are done at once, or stay until they are ended."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
+import httpx
+
 from cryomamba_crds import ids
+from devcluster import network
 from devcluster.images import busybox_archive
 from support.api_target import Person, Target, ok, volume
 from support.cluster_server import cluster_settings, person_target
@@ -14,10 +19,13 @@ from support.kubernetes import Kubectl, tool
 from support.ledger import Ledger, ledger
 from support.operators import installed
 from support.s3 import S3Connection
+from support.waiting import until
 
 STUB = "localhost/cryomamba-queue-stub:1"
 _SECRET = "a secret of thirty-two bytes or more"
 _STEPS = range(10, 101)
+# One person asks for everything.
+_OF_THE_LAB = {"job_gpus": "1", "requests_per_minute": "100000", "jobs_per_hour": "100000"}
 # What is asked of a runner is all that a pod knows; keeping probabilities is what tells it to stay.
 _SCRIPT = b"""#!/bin/sh
 case $CRYOMAMBA_JOB_SPEC in
@@ -69,12 +77,21 @@ class Lab:
         return total
 
 
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).status_code == HTTPStatus.OK
+    except httpx.TransportError:
+        return False
+
+
 @contextmanager
 def lab(kubectl: Kubectl, bucket: S3Connection, folder: Path) -> Iterator[Lab]:
     """Run it all until the end of the with statement; the node must have the stub."""
-    settings = cluster_settings(kubectl, bucket, _SECRET) | {"job_gpus": "1"}
+    settings = cluster_settings(kubectl, bucket, _SECRET) | _OF_THE_LAB
     with installed(kubectl, folder) as operator, serving(folder / "data", **settings) as server:
-        operator.start(image=STUB)
+        port = network.free_port("127.0.0.1", random.SystemRandom())
+        operator.start(image=STUB, health_port=port)
+        until(lambda: _answers(f"http://127.0.0.1:{port}/healthz"))
         with person_target(server) as target, ledger(kubectl) as kept:
             uploaded = Person(target, target.ada).upload(volume(folder, (8, 8, 8)))
             yield Lab(kubectl, target, kept, uploaded["file_id"])
