@@ -164,6 +164,16 @@ def test_where_kubernetes_has_forgotten_what_happened_everything_is_listed_again
     assert watch.lists == 2
 
 
+def test_what_cannot_be_read_is_not_asked_for_again(api):
+    api.lists = [([job("a", 3)], 5), ([job("a", 3), job("b", 6)], 7)]
+    api.watches = [[ValueError("Chunk too big")], []]
+
+    _, watch = followed(api, has("a", "b"))
+
+    assert watch.lists == 2
+    assert api.watched_from == [5, 7]
+
+
 def test_a_connection_that_says_nothing_any_more_is_given_up(api):
     api.lists = [([job("a", 3)], 5)]
     api.watches = [[event("ADDED", "b", 6)], [event("ADDED", "c", 7)]]
