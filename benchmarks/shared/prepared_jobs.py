@@ -1,6 +1,7 @@
 """Fills a data directory with jobs, by the server's own classes, before the server is started on it."""
 
 import os
+from importlib.resources import files
 from pathlib import Path
 
 from servers import OWNER
@@ -10,11 +11,16 @@ from cryomamba_apiserver.adapters.job_table import JobTable
 from cryomamba_apiserver.app import utc_now
 from cryomamba_apiserver.ports.job_store import JobRecord, JobRequest, JobStatus
 from cryomamba_crds import keys
+from cryomamba_crds.model_card import ModelCard
 from cryomamba_crds.report import Artifact, Manifest, Statistics
 from cryomamba_crds.task import InferenceParams, PreviewParams
 
 ARTIFACT = "segmentation.mrc"
 _BLOCK = 1 << 20
+_DEMO = ModelCard.model_validate_json(
+    (files("cryomamba_apiserver") / "models" / "bundled" / "demo" / "model.json").read_bytes()
+)
+"""Of the model that every server has."""
 
 
 class PreparedJobs:
@@ -33,8 +39,8 @@ class PreparedJobs:
         request = JobRequest(
             owner=OWNER,
             file_id=file_id,
-            model="membranes",
-            model_digest="sha256:" + "0" * 64,
+            model="demo",
+            model_digest=_DEMO.digest,
             params=InferenceParams(),
             preview=PreviewParams(),
             tiles=75,

@@ -1,6 +1,7 @@
 """Things that tests of the server talk about."""
 
 from datetime import UTC, datetime
+from importlib.resources import files
 
 from cryomamba_apiserver.gpus.service import Gpu
 from cryomamba_apiserver.ports.job_store import JobRecord, JobRequest
@@ -27,13 +28,18 @@ CARD = ModelCard(
     digest="sha256:" + "0" * 64,
 )
 
+DEMO_CARD = ModelCard.model_validate_json(
+    (files("cryomamba_apiserver") / "models" / "bundled" / "demo" / "model.json").read_bytes()
+)
+"""Of the model that every server has."""
+
 
 def job_request(file_id: str = "file_aaaaaaaaaaaa", owner: str = "ada", **params) -> JobRequest:
     return JobRequest(
         owner=owner,
         file_id=file_id,
         model="demo",
-        model_digest=CARD.digest,
+        model_digest=DEMO_CARD.digest,
         params=InferenceParams(**params),
         preview=PreviewParams(),
         tiles=27,

@@ -14,7 +14,7 @@ from cryomamba_apiserver.ports.job_store import JobStatus, RetryKey
 from cryomamba_crds.ids import Key
 from cryomamba_crds.order import Candidate
 from cryomamba_crds.resource import Resources, SegmentationJob
-from support.server_data import CARD, job_request
+from support.server_data import DEMO_CARD, job_request
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 250_000, tzinfo=UTC)
 ESTIMATES = Estimates(queue_position=3, duration_seconds=70)
@@ -48,7 +48,7 @@ def test_a_manifest_is_what_the_definition_takes():
 
     assert job.spec.inference.tile_step_percent == 30
     assert job.spec.inference.folds == ["0", "1"]
-    assert job.spec.model_digest == CARD.digest
+    assert job.spec.model_digest == DEMO_CARD.digest
     assert job.spec.resources.gpus == 2
     assert (job.spec.max_attempts, job.spec.ttl_seconds_after_finished) == (2, 3600)
     assert (job.spec.active_deadline_seconds, job.spec.priority_class_name, job.spec.queue_name) == (
