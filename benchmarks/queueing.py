@@ -30,7 +30,7 @@ from cryomamba_crds import ids
 from support.api_target import Person
 from support.kube_http import MERGE, client, segmentation_jobs
 from support.kubernetes import CRD, Kubectl, is_running, tool
-from support.queueing import Lab, lab, load_stub
+from support.queueing import Lab, lab, load_stub, out_of_turn
 from support.s3 import new_bucket, session_minio
 from support.waiting import until
 
@@ -116,7 +116,7 @@ def measure(kubectl: Kubectl, folder: Path) -> None:
         print(f"medians: {median(lone):.2f} s and {median(told):.3f} s", file=sys.stderr)
         before = running.count("completed")
         names, took = queued_jobs(running)
-        print_bound("queued-jobs-out-of-turn", len(running.out_of_turn(names, GPUS)), 0)
+        print_bound("queued-jobs-out-of-turn", len(out_of_turn(running.ledger.begun, names, GPUS)), 0)
         print_bound("queued-jobs-lost", QUEUED - (running.count("completed") - before), 0)
         print_bound("queued-jobs-twice", sum(len(running.ledger.pods[name]) > 1 for name in names), 0)
         print(f"queued-jobs-a-minute {60 * QUEUED / took:.1f}", flush=True)

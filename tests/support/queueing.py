@@ -61,20 +61,26 @@ class Lab:
         answer = Person(self.target, self.target.ada).submit(self.file_id, params=params)
         return ids.resource_name(ok(answer, 201)["job_id"])
 
-    def out_of_turn(self, names: list[str], gpus: int) -> list[int]:
-        """Return which of these jobs, by their place, were begun before an earlier one that had been waiting for a GPU.
-
-        Those that are given the free GPUs at the same time may begin in either order.
-        """
-        place = {name: number for number, name in enumerate(names)}
-        begun = [place[name] for name in self.ledger.begun if name in place]
-        return [number for turn, number in enumerate(begun) if number > turn + gpus - 1]
-
     def count(self, status: str) -> int:
         """Return how many jobs are so, by the API."""
         listed = ok(Person(self.target, self.target.ada).get("/v1/jobs", params={"status": status, "limit": 1}))
         total: int = listed["total"]
         return total
+
+
+def out_of_turn(begun: list[str], names: list[str], gpus: int) -> list[int]:
+    """Return which of some jobs, by their place, were begun before an earlier one that had been waiting for a GPU.
+
+    Those that are given the free GPUs at the same time may begin in either order.
+
+    Args:
+        begun: All jobs in the order in which they were begun.
+        names: Those that it is about, in the order in which they were asked for.
+        gpus: How many run at once.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    turns = [place[name] for name in begun if name in place]
+    return [number for turn, number in enumerate(turns) if number > turn + gpus - 1]
 
 
 def _answers(url: str) -> bool:

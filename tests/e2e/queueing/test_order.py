@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.queueing import lab, load_stub
+from support.queueing import lab, load_stub, out_of_turn
 from support.waiting import until
 
 pytestmark = pytest.mark.timeout(400)
@@ -27,6 +27,6 @@ def test_jobs_that_come_at_once_are_begun_in_order_and_each_is_done_once(queue):
     until(lambda: queue.count("completed") == JOBS, 350)
 
     assert sorted(queue.ledger.begun) == sorted(names)
-    assert queue.out_of_turn(names, GPUS) == []
+    assert out_of_turn(queue.ledger.begun, names, GPUS) == []
     assert {name: len(pods) for name, pods in queue.ledger.pods.items()} == dict.fromkeys(names, 1)
     assert [queue.count(status) for status in ("queued", "running", "failed", "cancelled")] == [0, 0, 0, 0]
