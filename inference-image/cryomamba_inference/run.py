@@ -12,8 +12,8 @@ from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_gate import ModelFacts
 from cryomamba_crds.report import Artifact, Manifest, Report, Statistics
 from cryomamba_crds.task import Task
-from cryomamba_inference.assemble import ResultFile, write_labels, write_probabilities, write_statistics
-from cryomamba_inference.engine import Options, Segmentation, segment
+from cryomamba_inference.assemble import ResultFile, Results, Wanted, open_results, write_statistics
+from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab, segment
 from cryomamba_inference.gpu import GpuWatch
 from cryomamba_inference.live import LivePreview
 from cryomamba_inference.model import Model, cached_model, fetch_model, load_model, select_device
@@ -59,10 +59,11 @@ class Runner:
         preview.show_image()
         model = load_model(folder, task.params.folds, select_device(task.device))
 
-        segmentation = self._infer(task, volume, model, meter, preview)
+        with open_results(self._wanted(task, volume, model.facts, preview)) as results:
+            segmentation = self._infer(task, volume, model, meter, preview, results)
 
         self.reporter.send(Report(progress=meter.step(4)))
-        files, statistics = self._assemble(task, volume, model.facts, segmentation, preview)
+        files, statistics = self._assemble(task, results, preview)
 
         self.reporter.send(Report(progress=meter.step(5)))
         manifest = Manifest(
@@ -95,14 +96,18 @@ class Runner:
             clock=self.clock,
         )
 
+    def _wanted(self, task: Task, volume: Volume, facts: ModelFacts, preview: LivePreview) -> Wanted:
+        params = task.params
+        # Overlapping regions have no background.
+        classes = [*([] if facts.regions else [0]), *facts.label_names] if params.save_probabilities else None
+        return Wanted(volume, task.model.card, params.voxel_size_nm, preview.plane, classes, self.scratch)
+
     def _infer(
-        self, task: Task, volume: Volume, model: Model, meter: ProgressMeter, preview: LivePreview
+        self, task: Task, volume: Volume, model: Model, meter: ProgressMeter, preview: LivePreview, results: Results
     ) -> Segmentation:
         params, card = task.params, task.model.card
         gpu = GpuWatch(self.clock, on_gpu=model.device.type == "cuda")
-        image = volume.planes(0, volume.shape[0])
-        if params.invert:
-            image *= -1
+        image = InvertedImage(volume) if params.invert else volume
         options = Options(
             step_size=params.step_size,
             mirroring=params.mirroring,
@@ -111,32 +116,28 @@ class Runner:
             preview_plane=preview.plane,
         )
         voxel_size = params.voxel_size_nm or volume.header.voxel_size_nm
-        ticks = segment(model, image, voxel_size_nm=voxel_size, options=options)
+        events = segment(model, image, voxel_size_nm=voxel_size, options=options)
         while True:
             try:
-                tick = next(ticks)
+                tick = next(events)
             except StopIteration as stop:
                 segmentation: Segmentation = stop.value
                 return segmentation
+            if isinstance(tick, Slab):
+                results.add(tick.start, tick.labels, tick.probabilities)
+                continue
             if tick.stage == "infer":
                 self.reporter.send(Report(progress=meter.tile(tick.done, tick.total)))
                 preview.offer(tick.partial_labels)
             if stats := gpu.poll():
                 self.reporter.send(Report(gpu=stats))
 
-    def _assemble(
-        self, task: Task, volume: Volume, facts: ModelFacts, segmentation: Segmentation, preview: LivePreview
-    ) -> tuple[list[ResultFile], Statistics]:
-        params, card = task.params, task.model.card
-        labels, document = write_labels(segmentation.labels, volume, card, params.voxel_size_nm, self.scratch)
-        document = document.model_copy(update={"contrast_inverted": params.invert})
-        files = [labels, write_statistics(document, self.scratch)]
+    def _assemble(self, task: Task, results: Results, preview: LivePreview) -> tuple[list[ResultFile], Statistics]:
+        document = results.statistics().model_copy(update={"contrast_inverted": task.params.invert})
+        labels, *others = results.files()
         picture = self.scratch / "preview.png"
-        picture.write_bytes(preview.render(segmentation.labels[preview.plane]))
-        files.append(ResultFile(picture, "image/png"))
-        if segmentation.probabilities is not None:
-            numbers = [*([] if facts.regions else [0]), *facts.label_names]
-            files.append(write_probabilities(segmentation.probabilities, numbers, self.scratch))
+        picture.write_bytes(preview.render(results.plane))
+        files = [labels, write_statistics(document, self.scratch), ResultFile(picture, "image/png"), *others]
         return files, Statistics(**document.model_dump(include=set(Statistics.model_fields)))
 
     def _store(self, task: Task, file: ResultFile) -> Artifact:

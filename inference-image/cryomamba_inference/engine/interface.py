@@ -1,4 +1,4 @@
-"""What a caller of the engine sees: options in, ticks on the way, a segmentation at the end."""
+"""What a caller of the engine sees: options in, ticks and slabs of labels on the way, a summary at the end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Options:
     spacing_policy: SpacingPolicy = "ignore"
     """How the voxel size meets the unitless spacing of the plans."""
     save_probabilities: bool = False
-    """Return each class's probabilities as well."""
+    """Give each class's probabilities as well."""
     preview_plane: int | None = None
     """Z index of the slice that `Tick.partial_labels` shows; None: the middle one."""
 
@@ -45,13 +45,27 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """A segmented volume."""
+class Slab:
+    """Planes of the result that are final; slabs follow each other from the first plane to the last without a gap.
 
+    The arrays are good until the generator is asked for more.
+    """
+
+    start: int
+    """Z index of the first plane."""
     labels: Labels
-    """[z, y, x], the input's shape."""
+    """[z, y, x], whole planes of the input's shape."""
     probabilities: NDArray[np.float16] | None
-    """[c, z, y, x]: of exclusive labels, the background first, they sum to 1; of regions, each for itself."""
+    """[c, z, y, x] if asked for: of exclusive labels, the background first, they sum to 1; of regions, each for itself.
+    """
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What is told at the end, when all slabs have been given."""
+
+    engine: Literal["streaming", "nnunet"]
+    """Whether tiles were summed here, or by nnU-Net's own predictor."""
     tiles: int
     """Over all folds."""
     seconds_per_tile: float

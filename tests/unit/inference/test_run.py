@@ -151,13 +151,23 @@ def test_probabilities_are_an_artifact_of_their_own_when_asked_for(task, run, vo
         assert (likeliest == mrc.data).mean() > 0.999  # rounding to float16 makes ties
 
 
-def test_probabilities_of_overlapping_regions_have_no_background(tmp_path):
-    from cryomamba_inference.assemble import write_probabilities
+def test_probabilities_of_overlapping_regions_have_no_background(task, model, tmp_path, volume):
+    from cryomamba_inference.assemble import Wanted, open_results
+    from cryomamba_inference.volume import open_volume
 
-    written = write_probabilities(np.zeros((2, 3, 4, 5), np.float16), [2, 1], tmp_path)
+    written = Path(task().store.root) / keys.file_volume("f")
+    wanted = Wanted(open_volume(written, tmp_path), model.card, None, 0, [2, 1], tmp_path)
+    probabilities = np.random.default_rng(3).random((2, *volume.shape)).astype(np.float16)
+    with open_results(wanted) as results:
+        for start in (0, 7):
+            stop = 7 if start == 0 else len(volume)
+            results.add(start, np.zeros((stop - start, 20, 24), np.uint8), probabilities[:, start:stop])
 
-    with np.load(written.path) as archive:
+    with np.load(results.files()[1].path) as archive:
         assert archive.files == ["2", "1"]
+        assert np.array_equal(archive["2"], probabilities[0])
+        assert np.array_equal(archive["1"], probabilities[1])
+    assert not list(tmp_path.glob("probabilities-*"))
 
 
 def test_mirroring_and_inversion_change_what_the_network_sees(task, run):

@@ -1,0 +1,81 @@
+"""From logits to labels and probabilities."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_inference.engine.interface import Labels
+
+_TORCH_TYPES = {np.uint8: torch.uint8, np.int16: torch.int16}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What the network's outputs stand for."""
+
+    count: int
+    region_order: tuple[int, ...] | None
+    """Label numbers of overlapping regions in the order in which they are decided; None for exclusive labels."""
+    dtype: type[np.integer[Any]]
+    """Of label arrays."""
+
+    def labels(self, logits: Iterable[torch.Tensor]) -> Labels:
+        """Return the label of each voxel; see `decide`."""
+        decided: Labels = decide(logits, self.region_order, _TORCH_TYPES[self.dtype]).cpu().numpy()
+        return decided
+
+    @torch.inference_mode()
+    def probabilities(self, logits: torch.Tensor) -> NDArray[np.float16]:
+        """Return the probability of each head, [heads, ...] as the logits."""
+        exclusive = self.region_order is None
+        probabilities = torch.softmax(logits, dim=0) if exclusive else torch.sigmoid(logits)
+        half: NDArray[np.float16] = probabilities.half().cpu().numpy()
+        return half
+
+    def probabilities_of_nothing(self, shape: Sequence[int]) -> NDArray[np.float16]:
+        """Return the probabilities where all is background, which overlapping regions have none of."""
+        probabilities = np.zeros((self.count, *shape), dtype=np.float16)
+        if self.region_order is None:
+            probabilities[0] = 1
+        return probabilities
+
+
+@torch.inference_mode()
+def decide(logits: Iterable[torch.Tensor], region_order: Sequence[int] | None, dtype: torch.dtype) -> torch.Tensor:
+    """Return the label of each voxel: that of the largest logit, or the last of the regions whose logit is positive.
+
+    Args:
+        logits: One tensor a head, each looked at once. They need not be divided by the sum of weights.
+        region_order: Label numbers in class order; None for exclusive labels.
+        dtype: Of the labels.
+
+    Raises:
+        FailureError: INFERENCE_ERROR; the network gave something that is no finite number.
+    """
+    heads = iter(logits)
+    first = next(heads)
+    labels = torch.zeros(first.shape, dtype=dtype, device=first.device)
+    best = first.clone()
+    if region_order is not None:
+        labels.masked_fill_(first > 0, region_order[0])
+    for head, one in enumerate(heads, start=1):
+        if region_order is None:
+            labels.masked_fill_(one > best, head)
+        else:
+            labels.masked_fill_(one > 0, region_order[head])
+        torch.maximum(best, one, out=best)
+    # What is not finite in any head is not finite in the largest, but for a logit of minus infinity, which loses.
+    if not all(math.isfinite(extreme.item()) for extreme in torch.aminmax(best)):
+        raise FailureError(
+            FailureCode.INFERENCE_ERROR,
+            "inference: the network's output is not finite",
+            hint="Check that the volume's intensities are of the kind that the model was trained on; extreme values "
+            "overflow in half precision.",
+        )
+    return labels
