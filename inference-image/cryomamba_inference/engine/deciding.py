@@ -60,15 +60,18 @@ def decide(logits: Iterable[torch.Tensor], region_order: Sequence[int] | None, d
     """
     heads = iter(logits)
     first = next(heads)
-    labels = torch.zeros(first.shape, dtype=dtype, device=first.device)
     best = first.clone()
+    # Numbers that rise with the head, so that the largest is that of the last head which was ahead: comparing,
+    # multiplying and taking the larger are several times as fast as filling in where a mask says so.
+    winner = torch.zeros(first.shape, dtype=dtype, device=first.device)
     if region_order is not None:
-        labels.masked_fill_(first > 0, region_order[0])
+        winner += first > 0
     for head, one in enumerate(heads, start=1):
         if region_order is None:
-            labels.masked_fill_(one > best, head)
+            ahead, number = one > best, head
         else:
-            labels.masked_fill_(one > 0, region_order[head])
+            ahead, number = one > 0, head + 1
+        torch.maximum(winner, ahead.to(dtype).mul_(number), out=winner)
         torch.maximum(best, one, out=best)
     # What is not finite in any head is not finite in the largest, but for a logit of minus infinity, which loses.
     if not all(math.isfinite(extreme.item()) for extreme in torch.aminmax(best)):
@@ -78,4 +81,6 @@ def decide(logits: Iterable[torch.Tensor], region_order: Sequence[int] | None, d
             hint="Check that the volume's intensities are of the kind that the model was trained on; extreme values "
             "overflow in half precision.",
         )
-    return labels
+    if region_order is None:
+        return winner
+    return torch.tensor([0, *region_order], dtype=dtype, device=winner.device)[winner.int()]

@@ -70,17 +70,25 @@ class TileNetwork:
         for start in range(0, len(passes), self.batch):
             batch = passes[start : start + self.batch]
             filled = batch + batch[-1:] * (self.batch - len(batch))
-            outputs = self._forward(torch.stack([torch.flip(tiles[tile], flip) for tile, flip in filled]))
+            outputs = self._forward([_flipped(tiles[tile], flip) for tile, flip in filled])
             for output, (tile, flip) in zip(outputs, batch, strict=False):
-                flipped = torch.flip(output, [axis + 1 for axis in flip]).to(self._dtype)
+                back = _flipped(output, [axis + 1 for axis in flip]).to(self._dtype)
                 before = sums[tile]
-                sums[tile] = flipped if before is None else before.add_(flipped)
-        return [total.div_(len(self._flips)) for total in sums if total is not None]
+                sums[tile] = back if before is None else before.add_(back)
+        means = [total for total in sums if total is not None]
+        return [mean.div_(len(self._flips)) for mean in means] if len(self._flips) > 1 else means
 
-    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def _forward(self, tiles: Sequence[torch.Tensor]) -> torch.Tensor:
+        # A view where there is one only.
+        batch = torch.stack(list(tiles))[:, None] if len(tiles) > 1 else tiles[0][None, None]
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            outputs: torch.Tensor = self._network(batch[:, None])
+            outputs: torch.Tensor = self._network(batch)
         return outputs
+
+
+def _flipped(values: torch.Tensor, axes: list[int] | tuple[int, ...]) -> torch.Tensor:
+    # torch copies even where there is nothing to flip.
+    return torch.flip(values, axes) if axes else values
 
 
 def _as(value: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:

@@ -126,8 +126,8 @@ def _logits(tiling: Tiling, facts: ModelFacts, route: Route, options: Options) -
     """What is kept of logits, and what deciding takes a voxel: the largest, a mask, the labels twice."""
     heads = facts.heads if options.save_probabilities else 1
     if not route.back.changes:
-        deepest, height, columns = _deepest(tiling), tiling.patch[1], tiling.shape[2]
-        return deepest * height * columns * (7 + (2 * _FLOAT + _HALF) * heads * options.save_probabilities)
+        height, columns = tiling.patch[1], tiling.shape[2]
+        return PLANES_AT_ONCE * height * columns * (7 + (2 * _FLOAT + _HALF) * heads * options.save_probabilities)
     _, rows, columns = tiling.shape
     kept = _FLOAT * facts.heads * held_planes(tiling, route.back) * rows * columns
     _, height, width = route.back.target

@@ -143,14 +143,14 @@ class DirectSlabs(Slabs):
         part = self._within(plane, rows, logits, base)
         if part is None:
             return
-        target = (
-            slice(part.planes.start - base, part.planes.stop - base),
-            slice(top + part.rows.start, top + part.rows.stop),
-            slice(*columns),
-        )
-        self._labels[target] = self._heads.labels(part.logits)
-        if self._chances is not None:
-            self._chances[:, *target] = self._heads.probabilities(part.logits)
+        place = (slice(top + part.rows.start, top + part.rows.stop), slice(*columns))
+        first = part.planes.start - base
+        for start in range(0, len(part.planes), PLANES_AT_ONCE):
+            logits = part.logits[:, start : start + PLANES_AT_ONCE]
+            planes = slice(first + start, first + start + logits.shape[1])
+            self._labels[planes, *place] = self._heads.labels(logits)
+            if self._chances is not None:
+                self._chances[:, planes, *place] = self._heads.probabilities(logits)
 
     def _ready(self, final: int) -> Iterator[Slab]:
         start, stop = self._place.box[0]

@@ -134,8 +134,9 @@ class _Run:
             for start in range(0, len(columns), at_once):
                 part = columns[start : start + at_once]
                 outputs = self.network.predict([self._in_plan(seen[:, :, x : x + width]) for x in part])
-                for x, output in zip(part, outputs, strict=True):
-                    self._add((z, y, x), output)
+                for x in part:
+                    # Taken out, so that it is gone before the next ones come.
+                    self._add((z, y, x), outputs.pop(0))
                     yield self.tick("infer")
 
     def _in_plan(self, tile: torch.Tensor) -> torch.Tensor:
