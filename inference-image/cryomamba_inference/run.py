@@ -13,7 +13,8 @@ from cryomamba_crds.model_gate import ModelFacts
 from cryomamba_crds.report import Artifact, Manifest, Report, Statistics
 from cryomamba_crds.task import Task
 from cryomamba_inference.assemble import ResultFile, Results, Wanted, open_results, write_statistics
-from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab, segment
+from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab
+from cryomamba_inference.engine.segmenting import segment
 from cryomamba_inference.gpu import GpuWatch
 from cryomamba_inference.live import LivePreview
 from cryomamba_inference.model import Model, cached_model, fetch_model, load_model, select_device

@@ -6,18 +6,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cryomamba_crds.failures import FailureCode, FailureError
-from cryomamba_crds.model_gate import ModelFacts
-from cryomamba_inference.engine.image import Shape
+from cryomamba_crds.model_gate import ModelFacts, network_shape
+from cryomamba_inference.engine.image import Shape, whole
 from cryomamba_inference.engine.interface import Options
+from cryomamba_inference.engine.memory import Workload, host_memory_needed
 from cryomamba_inference.engine.network_input import chunk_bytes
 from cryomamba_inference.engine.plane import label_dtype
+from cryomamba_inference.engine.resampling import UnsupportedError
 from cryomamba_inference.engine.slab_shapes import PLANES_AT_ONCE, held_planes
-from cryomamba_inference.engine.suitability import Route
-from cryomamba_inference.engine.tiling import Tiling, largest_overlap, patch_in_three, tile_volume
+from cryomamba_inference.engine.suitability import Route, plan_route
+from cryomamba_inference.engine.tiling import Tiling, in_file_axes, largest_overlap, patch_in_three, tile_volume
 
 _FLOAT = 4
 _HALF = 2
-_UNFOLDED_AT_MOST = 256 << 20
+_FEW_FEATURES = 16
+_FIXED = ("program", "network", "weights", "activations", "tiles")
+"""Parts that no crop makes smaller."""
+_ITSELF = 40 << 20
+"""Bytes of main memory that torch's libraries, threads and the survey of the volume take, whatever the model."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,19 @@ class MemoryPlan:
     def device_bytes(self) -> int:
         """The GPU's memory."""
         return sum(self.device.values())
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What segmenting a volume will be like."""
+
+    route: Route | None
+    """Through the streaming engine; None where nnU-Net's own predictor has to do it."""
+    because: str
+    """Of what; to end the sentence "the model ..."; empty where it streams."""
+    seen: Shape
+    """What the network sees of the volume, [z, y, x], before padding."""
+    memory: MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -68,14 +87,15 @@ def plan_memory(
     tiling = tile_volume(route.seen, facts.patch_size, facts.transpose_forward, options.step_size)
     network = {
         "weights": _weights(configuration, facts) * (setting.folds + 1),
-        "activations": _activations(configuration, facts) * setting.batch,
+        "activations": _activations(configuration, facts, setting.batch),
         "tiles": 3 * facts.heads * _FLOAT * math.prod(facts.patch_size) * setting.batch,
     }
     sums = {"sums": _sums(tiling, facts, route, options), "logits": _logits(tiling, facts, route, options)}
     host = {
+        "program": _ITSELF,
         "input": _input(tiling, route),
         "labels": _labels(tiling, facts, shape, options),
-        "preview": 2 * facts.heads * _FLOAT * math.prod(sorted(tiling.padded)[1:]),
+        "preview": 2 * facts.heads * _FLOAT * math.prod(tiling.padded[1:]),
     }
     tiles = tiling.count * setting.folds
     if setting.device == "cuda":
@@ -84,30 +104,106 @@ def plan_memory(
     return MemoryPlan(tiles, {**host, **network, **sums}, {})
 
 
-def refuse_what_is_too_large(plan: MemoryPlan, planes: int, free: int | None) -> None:
+def choose_batch(configuration: Mapping[str, Any], device: Literal["cpu", "cuda"]) -> int:
+    """Return how many passes of the network go at once.
+
+    A rule and not a timed trial, since the last bits of the result depend on it: two runs must give the same. Measured
+    on two cores: with 4 to 16 features a pass in a batch of two takes half the time or less, as torch then leaves its
+    slow path for single inputs; with 32 it takes longer. On a GPU one pass of a full-size patch fills the device.
+    """
+    few = int(_architecture(configuration)["features_per_stage"][0]) <= _FEW_FEATURES
+    return 2 if device == "cpu" and few else 1
+
+
+def foresee(
+    facts: ModelFacts,
+    configuration: Mapping[str, Any],
+    shape: Shape,
+    spacing: tuple[float, float, float],
+    options: Options,
+    setting: Setting,
+) -> Outlook:
+    """Tell how a volume will be segmented and what that takes, from its header alone.
+
+    Args:
+        facts: The model's.
+        configuration: The plans' entry for it.
+        shape: Of the file, [z, y, x]. Its non-zero box, which only the voxels tell, is at most as large.
+        spacing: Under which nnU-Net is handed the volume, [z, y, x].
+        options: How it is segmented.
+        setting: Where, and with how much at once.
+    """
+    try:
+        route = plan_route(facts, configuration, whole(shape), spacing)
+    except UnsupportedError as unsupported:
+        seen = in_file_axes(network_shape(facts, shape, spacing), facts.transpose_forward)
+        return Outlook(None, str(unsupported), seen, _plan_stock(facts, configuration, (shape, seen), options, setting))
+    return Outlook(route, "", route.seen, plan_memory(facts, configuration, shape, route, options, setting))
+
+
+def _plan_stock(
+    facts: ModelFacts,
+    configuration: Mapping[str, Any],
+    shapes: tuple[Shape, Shape],
+    options: Options,
+    setting: Setting,
+) -> MemoryPlan:
+    """Tell what nnU-Net's own predictor takes: the whole volume, and its logits as float16."""
+    shape, seen = shapes
+    tiling = tile_volume(seen, facts.patch_size, facts.transpose_forward, options.step_size)
+    network = _weights(configuration, facts) * 2 + _activations(configuration, facts, 1)
+    load = Workload(
+        input_shape=shape,
+        network_shape=tiling.padded,
+        heads=facts.heads,
+        folds=setting.folds,
+        regions=facts.regions,
+        probabilities=options.save_probabilities,
+    )
+    # The logits, the sums of their weights and the input. Where they don't fit nnU-Net keeps them on the host.
+    voxels = math.prod(tiling.padded)
+    device = {"network": network, "volume": voxels * (_HALF * facts.heads + _HALF + _FLOAT)}
+    host = {"program": _ITSELF, "volume": host_memory_needed(load)}
+    tiles = tiling.count * setting.folds
+    if setting.device == "cuda":
+        return MemoryPlan(tiles, host, device)
+    return MemoryPlan(tiles, {**host, "network": network}, {})
+
+
+def refuse_what_does_not_fit(outlook: Outlook, planes: int, free: int | None) -> None:
     """Refuse a volume whose segmentation needs more main memory than there is.
 
     Args:
-        plan: For it.
-        planes: Of the volume along Z. What is held does not grow with them.
+        outlook: For it.
+        planes: Of the volume along Z. What the streaming engine holds does not grow with them.
         free: Bytes; None where it is unknown, which refuses nothing.
 
     Raises:
         FailureError: OUT_OF_MEMORY, with both figures and what would fit.
     """
+    plan = outlook.memory
     if free is None or plan.host_bytes <= free:
         return
-    fixed = sum(plan.host.get(name, 0) for name in ("weights", "activations", "tiles"))
+    fixed = sum(plan.host.get(name, 0) for name in _FIXED)
     share = max(0.0, (free - fixed) / (plan.host_bytes - fixed))
-    crop = f"A crop to about {math.floor(100 * math.sqrt(share))} % along X and Y would fit. " if share else ""
-    largest = max(plan.host, key=plan.host.__getitem__)
+    if outlook.route is None:
+        way = f" by nnU-Net's own predictor, since the model {outlook.because},"
+        crop = f"A crop to about {math.floor(planes * share)} of the {planes} Z planes would fit. " if share else ""
+    else:
+        way = ""
+        crop = f"A crop to about {math.floor(100 * math.sqrt(share))} % along X and Y would fit. " if share else ""
     raise FailureError(
         FailureCode.OUT_OF_MEMORY,
-        f"memory: segmenting this volume takes about {plan.host_bytes / 1e9:.1f} GB of main memory, most of it for "
-        f"{largest}, and {free / 1e9:.1f} GB are free",
-        hint=f"{crop}Bin or crop the volume (fewer of its {planes} Z planes change nothing), use a machine with more "
-        "memory, or, if the voxel size makes the volume larger than it is, the spacing policy 'ignore'.",
-        details={"needed_bytes": plan.host_bytes, "available_bytes": free, "parts": plan.host},
+        f"memory: segmenting this volume{way} takes about {plan.host_bytes / 1e9:.1f} GB of main memory and "
+        f"{free / 1e9:.1f} GB are free",
+        hint=f"{crop}Bin or crop the volume, use a machine with more memory, or, if the voxel size makes the volume "
+        "larger than it is, the spacing policy 'ignore'.",
+        details={
+            "needed_bytes": plan.host_bytes,
+            "available_bytes": free,
+            "parts": plan.host,
+            "network_shape": list(outlook.seen),
+        },
     )
 
 
@@ -182,11 +278,13 @@ def _weights(configuration: Mapping[str, Any], facts: ModelFacts) -> int:
     return _FLOAT * total
 
 
-def _activations(configuration: Mapping[str, Any], facts: ModelFacts) -> int:
-    """Estimate what one pass takes: about eight maps at full resolution, which outweigh the deeper ones.
+def _activations(configuration: Mapping[str, Any], facts: ModelFacts, batch: int) -> int:
+    """Estimate what one batch takes, from what was measured on nets of 4 to 32 features and patches of 16 to 96 voxels.
 
-    On the CPU convolutions of few channels unfold their input by the kernel's 27 voxels; those of many, whose maps are
-    large, do not (measured: 41 maps for 8 channels and a patch of 32 x 64 x 64).
+    It was 8.2 to 8.9 maps of the first stage's size, which outweigh the deeper ones, and some 40 MB. On the CPU torch
+    unfolds single inputs of few features by the voxels of the kernel (50 maps in all).
     """
-    full = math.prod(patch_in_three(facts.patch_size)) * int(_architecture(configuration)["features_per_stage"][0])
-    return 8 * _FLOAT * full + min(27 * _FLOAT * full, _UNFOLDED_AT_MOST)
+    features = int(_architecture(configuration)["features_per_stage"][0])
+    one = _FLOAT * math.prod(patch_in_three(facts.patch_size)) * features
+    unfolded = 32 * one if batch == 1 and features < _FEW_FEATURES else 0
+    return 9 * one * batch + unfolded + (40 << 20)

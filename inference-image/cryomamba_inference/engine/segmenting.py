@@ -1,26 +1,24 @@
 """Segments one volume: through the streaming engine, or through nnU-Net's own predictor where a model needs that."""
 
 import logging
-import math
 from collections.abc import Callable, Generator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryomamba_crds.failures import FailureCode, FailureError
-from cryomamba_crds.model_gate import count_tiles, image_spacing, network_shape
+from cryomamba_crds.model_gate import image_spacing, network_shape
 from cryomamba_crds.task import VoxelSize
 from cryomamba_inference.engine.errors import named
 from cryomamba_inference.engine.image import ArrayImage, Image, Shape, whole
 from cryomamba_inference.engine.interface import Options, Segmentation, Slab, Tick
-from cryomamba_inference.engine.memory import Workload, available_memory, refuse_what_does_not_fit
+from cryomamba_inference.engine.memory import available_memory
 from cryomamba_inference.engine.plane import label_dtype
-from cryomamba_inference.engine.planning import Setting, plan_memory, refuse_what_is_too_large
-from cryomamba_inference.engine.resampling import UnsupportedError
+from cryomamba_inference.engine.planning import Setting, choose_batch, foresee, refuse_what_does_not_fit
 from cryomamba_inference.engine.streaming import Work, stream
-from cryomamba_inference.engine.suitability import Route, plan_route
+from cryomamba_inference.engine.suitability import plan_route
 from cryomamba_inference.engine.survey import survey
-from cryomamba_inference.engine.tiling import in_file_axes, patch_in_three
 from cryomamba_inference.model import Model
 
 _log = logging.getLogger(__name__)
@@ -74,32 +72,21 @@ def _segment(
     spacing = image_spacing(facts, options.spacing_policy, voxel_size_nm)
     seen = network_shape(facts, image.shape, spacing)
     _refuse_vanished(model, seen)
-    # Nothing is read before it is known to fit. The non-zero box, which only the voxels tell, is at most the volume.
-    route = _route(model, image.shape, spacing)
-    if route is None:
-        refuse_what_does_not_fit(_workload(model, image.shape, seen, options), free_memory())
-    else:
-        setting = Setting("cuda" if model.device.type == "cuda" else "cpu", len(model.folds), batch=1)
-        planned = plan_memory(facts, model.configuration.configuration, image.shape, route, options, setting)
-        refuse_what_is_too_large(planned, image.shape[0], free_memory())
-    total = count_tiles(seen, facts.patch_size, options.step_size) * len(model.folds)
-    yield Tick("preprocess", 0, total, _nothing_yet(model, image.shape))
+    # Nothing is read before it is known to fit.
+    configuration = model.configuration.configuration
+    device: Literal["cpu", "cuda"] = "cuda" if model.device.type == "cuda" else "cpu"
+    setting = Setting(device, len(model.folds), choose_batch(configuration, device))
+    outlook = foresee(facts, configuration, image.shape, spacing, options, setting)
+    refuse_what_does_not_fit(outlook, image.shape[0], free_memory())
+    yield Tick("preprocess", 0, outlook.memory.tiles, _nothing_yet(model, image.shape))
     found = survey(image)
-    if route is None:
+    if outlook.route is None:
+        _log.warning("the model %s: nnU-Net's own predictor has to run it, whole in memory", outlook.because)
         from cryomamba_inference.engine.stock import segment_whole  # noqa: PLC0415 - a second and 100 MB to import
 
         return (yield from segment_whole(model, image.read(whole(image.shape)), spacing, options))
-    within = plan_route(facts, model.configuration.configuration, found.box, spacing)
-    return (yield from stream(Work(model, image, found, within, options)))
-
-
-def _route(model: Model, shape: Shape, spacing: tuple[float, float, float]) -> Route | None:
-    """Return how the streaming engine would go, None where it can't."""
-    try:
-        return plan_route(model.facts, model.configuration.configuration, whole(shape), spacing)
-    except UnsupportedError as unsupported:
-        _log.warning("the model %s: nnU-Net's own predictor is used, with the whole volume in memory", unsupported)
-        return None
+    route = plan_route(facts, configuration, found.box, spacing)
+    return (yield from stream(Work(model, image, found, route, options, batch=setting.batch)))
 
 
 def _one_channel(image: NDArray[np.float32] | Image) -> Image:
@@ -123,32 +110,6 @@ def _refuse_vanished(model: Model, seen: tuple[int, int, int]) -> None:
             f"voxel size: it makes the volume {seen} voxels at the model's spacing {model.facts.spacing}",
             hint="Check the voxel size, or use the spacing policy 'ignore'.",
         )
-
-
-def _workload(model: Model, shape: Shape, seen: tuple[int, int, int], options: Options) -> Workload:
-    facts = model.facts
-    padded = [max(size, edge) for size, edge in zip(seen, patch_in_three(facts.patch_size), strict=True)]
-    return Workload(
-        input_shape=shape,
-        network_shape=in_file_axes(padded, facts.transpose_forward),
-        heads=facts.heads,
-        folds=len(model.folds),
-        regions=facts.regions,
-        probabilities=options.save_probabilities,
-        network_bytes=_network_bytes(model) if model.device.type == "cpu" else 0,
-    )
-
-
-def _network_bytes(model: Model) -> int:
-    """Estimate what one pass on the CPU takes: about eight maps at full resolution, which outweigh the deeper ones.
-
-    Convolutions of few channels unfold their input by the kernel's 27 voxels; those of many, whose maps are large, do
-    not (measured: 41 maps for 8 channels and a patch of 32 x 64 x 64).
-    """
-    weights = sum(parameter.nbytes for parameter in model.network.parameters())
-    architecture = model.configuration.configuration["architecture"]["arch_kwargs"]
-    full = math.prod(model.facts.patch_size) * int(architecture["features_per_stage"][0]) * 4
-    return weights + 8 * full + min(27 * full, 256 * 1024**2)
 
 
 def _nothing_yet(model: Model, shape: Shape) -> Callable[[], NDArray[np.integer]]:
