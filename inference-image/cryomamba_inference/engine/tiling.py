@@ -5,6 +5,7 @@ Sources: ``compute_steps_for_sliding_window`` and ``compute_gaussian`` in
 ``_internal_maybe_mirror_and_predict`` in ``nnunetv2.inference.predict_from_raw_data`` (nnU-Net 2.8.1).
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -103,14 +104,20 @@ def tile_weights(patch_size: Sequence[int]) -> NDArray[np.float32]:
     Args:
         patch_size: The plan's, in its axes, two or three of them.
     """
-    impulse = np.zeros(tuple(patch_size))
-    impulse[tuple(edge // 2 for edge in patch_size)] = 1
-    weights = gaussian_filter(impulse, [edge / 8 for edge in patch_size], 0, mode="constant", cval=0)
+    # A Gaussian of an impulse is the product of those along its axes, to the last bit if they are multiplied in order.
+    weights = functools.reduce(np.multiply.outer, [_bell(edge) for edge in patch_size])
     weights /= weights.max() / _LARGEST_WEIGHT
     half = weights.astype(np.float16)
     half[half == 0] = half[half > 0].min()
     exact: NDArray[np.float32] = half.astype(np.float32)
     return exact
+
+
+def _bell(edge: int) -> NDArray[np.float64]:
+    impulse = np.zeros(edge)
+    impulse[edge // 2] = 1
+    bell: NDArray[np.float64] = gaussian_filter(impulse, edge / 8, mode="constant", cval=0)
+    return bell
 
 
 def mirrorings(axes: Sequence[int] | None) -> tuple[tuple[int, ...], ...]:
