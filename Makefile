@@ -5,7 +5,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint bench cluster cluster-down generate constraints
+.PHONY: help venv demo test lint bench images cluster cluster-down generate constraints
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,7 @@ demo: venv ## Segment a made-up tomogram with the demo model, start to finish
 test: lint ## Lint, then all tests
 	$(BIN)/python tools/cluster.py packages
 	$(BIN)/python tools/cluster.py build
+	$(BIN)/python tools/cluster.py load-images
 	$(BIN)/python -m pytest
 
 lint: venv ## Format, style, types, import directions, drift of generated files
@@ -32,11 +33,16 @@ lint: venv ## Format, style, types, import directions, drift of generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint inference-image/Dockerfile server-image/Dockerfile
 	$(BIN)/python crds/generate.py --check
 	$(BIN)/python apiserver/generate.py --check
+	$(BIN)/python charts/generate.py --check
 
 bench: venv ## Measure against the alternatives
 	@set -e; for benchmark in benchmarks/*.py; do $(BIN)/python -P $$benchmark; done
+
+images: ## Build the container images, with Docker where it answers, else with buildah (BASE=IMAGE: on another base)
+	@$(PYTHON) tools/cluster.py build-images $(if $(BASE),--base $(BASE))
 
 cluster: ## Start a one-node Kubernetes for the tests and print its kubeconfig
 	@$(PYTHON) tools/cluster.py up
@@ -47,6 +53,7 @@ cluster-down: ## Stop it
 generate: venv ## Write the files that are generated from code
 	$(BIN)/python crds/generate.py
 	$(BIN)/python apiserver/generate.py
+	$(BIN)/python charts/generate.py
 
 constraints: ## Pin the newest versions of everything in constraints.txt
 	printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --python-version 3.11 --universal --all-extras \

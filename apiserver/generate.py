@@ -8,7 +8,8 @@ from typing import get_args
 
 from pydantic.fields import FieldInfo
 
-from cryomamba_apiserver.settings import GROUPS, PREFIX, Settings, Unit, is_secret
+from cryomamba_apiserver.setting_types import PREFIX, Unit
+from cryomamba_apiserver.settings import GROUPS, Settings, is_secret
 
 _HEADER = """<!-- Generated from the server's settings.py by `make generate`; changes made here are lost. -->
 

@@ -29,6 +29,13 @@ from cryomamba_operator.manifests import job_manifest
 from cryomamba_operator.settings import Settings
 
 FAKE = Path(__file__).parent / "fakes" / "kubernetes_api.py"
+STORE: dict[str, Any] = {
+    "s3_endpoint": "http://store.invalid",
+    "s3_bucket": "none",
+    "s3_credentials": "shared",
+    "shared_secret": "bucket",
+}
+"""Jobs have no credentials of their own: an object store's pace is not what is measured."""
 JOBS = 3000
 RESOURCES = 5000
 MEMORY_BOUND = 300
@@ -97,6 +104,7 @@ def operator(url: str) -> Iterator[int]:
         )
         settings = {
             "IMAGE": "runner:1",
+            **{name.upper(): value for name, value in STORE.items()},
             "KUBECONFIG": str(kubeconfig),
             "NAMESPACES": "lab",
             "MAX_ACTIVE_JOBS": "1000000",
@@ -142,7 +150,7 @@ async def ours() -> float:
 
 async def peer() -> float:
     """Jobs a second, by a loop that sends the same requests, as many at a time as the operator."""
-    settings = Settings(image="runner:1")
+    settings = Settings(image="runner:1", **STORE)
     async with fake_api() as api:
         await api.submit(JOBS)
         names = [f"tomogram-{number:05d}" for number in range(JOBS)]

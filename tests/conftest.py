@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from cryomamba_apiserver.adapters.s3_store import S3Connection
 from support.kubernetes import CRD, Kubectl, is_running, tool
+from support.product_images import ProductImages, loaded
 from support.s3 import new_bucket, session_minio
 
 # A busy machine is no failure, and a failure can be repeated.
@@ -42,6 +43,12 @@ def control_plane(_cluster_goes_at_the_end: None) -> Kubectl:
 def cluster(_cluster_goes_at_the_end: None) -> Kubectl:
     """A real cluster that knows SegmentationJobs, with a node that runs pods."""
     return _kubectl(tool("up"))
+
+
+@pytest.fixture(scope="session")
+def product_images(cluster: Kubectl) -> ProductImages:
+    """The product's images, on the cluster's node."""
+    return loaded()
 
 
 def _namespace(kubectl: Kubectl) -> Iterator[Kubectl]:

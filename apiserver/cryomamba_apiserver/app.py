@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,16 +11,14 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from cryomamba_apiserver.adapters.job_references import LocalJobReferences
-from cryomamba_apiserver.adapters.local_jobs import LocalJobStore, LocalProfile
-from cryomamba_apiserver.adapters.opening import object_store, runner_store
+from cryomamba_apiserver.adapters.local_jobs import LocalProfile
 from cryomamba_apiserver.artifacts.router import router as artifacts
 from cryomamba_apiserver.artifacts.service import Downloads
 from cryomamba_apiserver.artifacts.signing import LinkSigner
 from cryomamba_apiserver.context import Context
 from cryomamba_apiserver.errors import install_error_handlers
 from cryomamba_apiserver.gpus.router import router as gpus
-from cryomamba_apiserver.gpus.service import GpuInventory, read_gpus, usable_gpus
+from cryomamba_apiserver.gpus.service import GpuInventory, read_gpus
 from cryomamba_apiserver.jobs.live import LiveJobs
 from cryomamba_apiserver.jobs.router import polled
 from cryomamba_apiserver.jobs.router import router as jobs
@@ -36,7 +33,8 @@ from cryomamba_apiserver.operations.metrics import Metrics
 from cryomamba_apiserver.operations.observation import Observation
 from cryomamba_apiserver.operations.probes import router as probes
 from cryomamba_apiserver.operations.readiness import Readiness
-from cryomamba_apiserver.ports.object_store import ObjectStore
+from cryomamba_apiserver.ports.object_store import StorageFullError, StoreUnavailableError
+from cryomamba_apiserver.profiles import Profile, cluster_profile, local_profile
 from cryomamba_apiserver.settings import Settings
 from cryomamba_apiserver.sweep.run import Sweep, sweep_rules, sweeping
 from cryomamba_apiserver.system.router import authenticated as server_info
@@ -46,6 +44,8 @@ from cryomamba_apiserver.uploads.router import router as uploads
 from cryomamba_apiserver.uploads.service import UploadService, upload_limits
 
 _log = logging.getLogger(__name__)
+
+_STORE_PAUSE_SECONDS = 5
 
 
 def utc_now() -> datetime:
@@ -60,31 +60,34 @@ def create_app(
     gpus_of_this_machine: Callable[[], GpuInventory] = read_gpus,
     runner: Sequence[str] = LocalProfile.runner,
 ) -> FastAPI:
-    """Return the app of the local profile; its jobs run for as long as its lifespan."""
+    """Return the app; what it does beside answering requests, it does for as long as its lifespan.
+
+    Args:
+        settings: Of the installation; whether a cluster runs the jobs, too.
+        now: The clock.
+        gpus_of_this_machine: Asks for the GPUs of a workstation.
+        runner: The command that does a job on a workstation.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with object_store(settings) as objects:
-            profile = LocalProfile(
-                data_dir=settings.data_dir,
-                store=runner_store(settings),
-                gpus=usable_gpus(gpus_of_this_machine(), os.environ.get("CUDA_VISIBLE_DEVICES")),
-                max_queued_jobs=settings.max_queued_jobs,
-                runner=runner,
-            )
-            job_store = LocalJobStore(profile, objects, now)
-            context = app.state.context = await _context(settings, now, gpus_of_this_machine, objects, job_store)
-            running = asyncio.create_task(job_store.run(), name="jobs")
-            running.add_done_callback(functools.partial(_stop_server_if_failed, app))
+        async with _profile(settings, now, gpus_of_this_machine, runner) as profile:
+            context = app.state.context = await _context(settings, now, profile)
+            if not profile.waits_for_store:
+                await context.catalogue.add_bundled()
+            running = [asyncio.create_task(profile.work(), name="jobs")]
+            running[0].add_done_callback(functools.partial(_stop_server_if_failed, app))
+            if profile.waits_for_store:
+                running.append(asyncio.create_task(_add_bundled(context.catalogue), name="bundled model"))
             try:
-                async with context.limits.running(), _sweeping(settings, objects, now):
+                async with context.limits.running(), _sweeping(settings, profile, now):
                     yield
             finally:
                 context.uploads.close()
                 await context.authority.close()
-                running.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await running
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
 
     app = FastAPI(
         title="CryoMamba",
@@ -116,12 +119,32 @@ def create_app(
     return app
 
 
+def _profile(
+    settings: Settings,
+    now: Callable[[], datetime],
+    gpus_of_this_machine: Callable[[], GpuInventory],
+    runner: Sequence[str],
+) -> contextlib.AbstractAsyncContextManager[Profile]:
+    if settings.kubernetes_namespace is not None:
+        return cluster_profile(settings, now)
+    return local_profile(settings, now, gpus_of_this_machine, runner)
+
+
 def _sweeping(
-    settings: Settings, objects: ObjectStore, now: Callable[[], datetime]
+    settings: Settings, profile: Profile, now: Callable[[], datetime]
 ) -> contextlib.AbstractAsyncContextManager[None]:
-    references = LocalJobReferences(settings.data_dir / "jobs.sqlite")
-    sweep = Sweep(objects, references, sweep_rules(settings), now, settings.data_dir)
+    sweep = Sweep(profile.objects, profile.references, sweep_rules(settings), now, profile.data_dir)
     return sweeping(sweep, timedelta(seconds=settings.sweep_interval_seconds))
+
+
+async def _add_bundled(catalogue: Catalogue) -> None:
+    """Add the model that ships with the server as soon as the store lets it."""
+    while True:
+        try:
+            return await catalogue.add_bundled()
+        except (StoreUnavailableError, StorageFullError) as error:
+            _log.warning("the bundled model cannot be added to the catalogue yet: %s", error)
+            await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
 
 def _stop_server_if_failed(app: FastAPI, running: asyncio.Task[None]) -> None:
@@ -132,16 +155,10 @@ def _stop_server_if_failed(app: FastAPI, running: asyncio.Task[None]) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-async def _context(
-    settings: Settings,
-    now: Callable[[], datetime],
-    gpus_of_this_machine: Callable[[], GpuInventory],
-    objects: ObjectStore,
-    job_store: LocalJobStore,
-) -> Context:
+async def _context(settings: Settings, now: Callable[[], datetime], profile: Profile) -> Context:
     signer = LinkSigner.from_secret(server_secret(settings), timedelta(seconds=settings.download_ttl_seconds))
+    objects, jobs = profile.objects, profile.jobs
     catalogue = Catalogue(objects)
-    await catalogue.add_bundled()
     upload_service = UploadService(objects, now, upload_limits(settings))
     return Context(
         settings=settings,
@@ -151,19 +168,16 @@ async def _context(
         limits=open_limits(settings, now),
         signer=signer,
         objects=objects,
-        job_store=job_store,
+        job_store=jobs,
         catalogue=catalogue,
         uploads=upload_service,
-        jobs=JobService(job_store, upload_service, catalogue, str(settings.data_dir / "models")),
-        downloads=Downloads(job_store, signer, now),
-        live=LiveJobs(job_store, objects, signer, now),
-        read_gpus=gpus_of_this_machine,
+        jobs=JobService(jobs, upload_service, catalogue),
+        downloads=Downloads(jobs, signer, now),
+        live=LiveJobs(jobs, objects, signer, now),
+        read_gpus=profile.gpus,
         readiness=Readiness(
-            {
-                "object_store": objects.check,
-                "job_store": lambda: job_store.list_jobs(None, None, limit=1, offset=0),
-                "catalogue": catalogue.names,
-            },
+            {"object_store": objects.check, **profile.checks, "catalogue": catalogue.names},
             settings.probe_seconds,
+            profile.telling,
         ),
     )

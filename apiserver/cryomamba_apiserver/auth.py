@@ -34,9 +34,9 @@ class Principal:
         """The owner whose things this principal sees; None: everybody's."""
         return None if Scope.ADMIN in self.scopes else self.subject
 
-    def may_see(self, owner: str) -> bool:
-        """Return whether something of this owner exists for this principal."""
-        return self.owner_filter in (None, owner)
+    def may_see(self, owner: str | None) -> bool:
+        """Return whether something of this owner, or of nobody, exists for this principal."""
+        return self.owner_filter is None or self.owner_filter == owner
 
 
 def no_token() -> AuthenticationError:

@@ -10,7 +10,7 @@ from fastapi.requests import HTTPConnection
 
 from cryomamba_apiserver.artifacts.service import Downloads
 from cryomamba_apiserver.artifacts.signing import LinkSigner
-from cryomamba_apiserver.gpus.service import GpuInventory
+from cryomamba_apiserver.gpus.census import GpuSource
 from cryomamba_apiserver.jobs.live import LiveJobs
 from cryomamba_apiserver.jobs.service import JobService
 from cryomamba_apiserver.limits.rate_limits import RateLimits
@@ -40,7 +40,7 @@ class Context:
     jobs: JobService
     downloads: Downloads
     live: LiveJobs
-    read_gpus: Callable[[], GpuInventory]
+    read_gpus: GpuSource
     readiness: Readiness
 
 

@@ -10,10 +10,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from cryomamba_apiserver.ports.job_store import JobsRefusedError, JobsUnavailableError
 from cryomamba_apiserver.ports.object_store import StorageFullError, StoreUnavailableError
 from cryomamba_crds.failures import Failure, FailureCode, FailureError
 
 _log = logging.getLogger(__name__)
+_LONGEST_MESSAGE = 2048
 _LONGEST_NAME = 200
 """A client's own words may be part of a field's name."""
 
@@ -146,6 +148,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(FailureError, _on_failure)
     app.add_exception_handler(StorageFullError, _on_storage_full)
     app.add_exception_handler(StoreUnavailableError, _on_store_unavailable)
+    app.add_exception_handler(JobsUnavailableError, _on_jobs_unavailable)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
@@ -183,6 +186,18 @@ async def _on_store_unavailable(request: Request, error: Exception) -> JSONRespo
         "The server's object store cannot be used now.",
         hint="Send the request again later; if that does not help, the server's log says what is wrong.",
         headers={"Retry-After": str(_STORE_RETRY_SECONDS)},
+    )
+    return await _on_failure(request, unavailable)
+
+
+async def _on_jobs_unavailable(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, JobsUnavailableError):
+        raise error
+    _log.error("jobs cannot be asked about or changed: %s", error)
+    if isinstance(error, JobsRefusedError):
+        return await _on_failure(request, ApiError(str(error)[:_LONGEST_MESSAGE], hint=error.hint))
+    unavailable = UnavailableError(
+        str(error)[:_LONGEST_MESSAGE], hint=error.hint, headers={"Retry-After": str(_STORE_RETRY_SECONDS)}
     )
     return await _on_failure(request, unavailable)
 

@@ -1,113 +1,44 @@
 """Settings of the server, from the environment (`CRYOMAMBA_…`) and the command line.
 
-A class a group. A setting's docstring is its row in `docs/settings.md`, which `make generate` writes; its unit is one
-of the types below. What is secret is a `SecretStr`, and what is a list a `Words`.
+A class a group. A setting's docstring is its row in `docs/settings.md`, which `make generate` writes; its unit is that
+of its type. What is secret is a `SecretStr`, and what is a list a `Words`.
 """
 
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, FilePath, SecretStr, ValidationError, model_validator
 
+from cryomamba_apiserver.setting_types import (
+    DAY,
+    PREFIX,
+    Bytes,
+    Count,
+    Days,
+    Group,
+    HttpsUrl,
+    Name,
+    Networks,
+    Origin,
+    Origins,
+    Port,
+    RedisUrl,
+    Seconds,
+    Unit,
+    WholeSeconds,
+    Words,
+    variable_of,
+)
 from cryomamba_crds.failures import FailureCode, FailureError
-
-PREFIX = "CRYOMAMBA_"
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What a number counts, for the table of settings."""
-
-    name: str
-
-
-def _words(value: object) -> object:
-    return tuple(filter(None, (word.strip() for word in value.split(",")))) if isinstance(value, str) else value
-
-
-def _https(url: str) -> str:
-    # Whoever can change what is read without TLS can sign tokens.
-    parts = urlsplit(url)
-    local = parts.scheme == "http" and parts.hostname in _LOOPBACK
-    if not (parts.scheme == "https" or local) or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError("must be an https:// URL without user, query and fragment (http:// on the loopback only)")
-    return url
-
-
-def _has_number_for_port(parts: SplitResult) -> bool:
-    try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
-        return False
-
-
-def _redis(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in _REDIS_SCHEMES or not parts.hostname or not _has_number_for_port(parts):
-        raise ValueError(f"must be a URL with a host and one of the schemes {', '.join(_REDIS_SCHEMES)}")
-    return url
-
-
-# Upper bounds are far beyond what is of use, and keep what is computed from a setting within what clocks, timers, the
-# file system and S3 can take.
-_DAY = 86400
-Bytes = Annotated[int, Field(ge=1, le=2**50), Unit("bytes")]
-Seconds = Annotated[float, Field(gt=0, le=_DAY, allow_inf_nan=False), Unit("s")]
-WholeSeconds = Annotated[int, Field(ge=1, le=_DAY), Unit("s")]
-Days = Annotated[int, Field(ge=1, le=36500), Unit("d")]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-HttpsUrl = Annotated[str, AfterValidator(_https)]
-Name = Annotated[str, Field(min_length=1)]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-"""Given as one string, separated by commas."""
-Network = IPv4Network | IPv6Network
-Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_words)]
+from cryomamba_crds.resource import Resources
 
 
 def default_data_dir() -> Path:
     """Return where a workstation's data is kept, by the XDG base directory specification."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "cryomamba"
-
-
-def _origin(value: str) -> str:
-    url = urlsplit(value)
-    bare = not (url.path.strip("/") or url.query or url.fragment)
-    if url.scheme not in {"http", "https"} or not url.hostname or not _has_number_for_port(url) or not bare:
-        raise ValueError("expected http://host[:port] or https://host[:port], without a path")
-    if "@" in url.netloc:
-        raise ValueError("credentials do not belong in a URL")
-    return f"{url.scheme}://{url.netloc.lower()}"
-
-
-def _variable(name: str) -> str:
-    return f"{PREFIX}{name.upper()}"
-
-
-Origin = Annotated[str, AfterValidator(_origin)]
-Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_words)]
-
-
-class Group(BaseSettings):
-    """What all groups share."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        frozen=True,
-        extra="ignore",
-        use_attribute_docstrings=True,
-        # Errors of a secret setting must not show it; `read_settings` shows the others.
-        hide_input_in_errors=True,
-    )
 
 
 class ListeningSettings(Group):
@@ -190,23 +121,23 @@ class S3Settings(Group):
         given = [name for name in names if getattr(self, name) is not None]
         if self.s3_endpoint is None:
             if given:
-                raise ValueError(f"{_variable(given[0])} is of no use without {_variable('s3_endpoint')}")
+                raise ValueError(f"{variable_of(given[0])} is of no use without {variable_of('s3_endpoint')}")
             return self
         if self.s3_bucket is None:
-            raise ValueError(f"{_variable('s3_bucket')} is needed with {_variable('s3_endpoint')}")
+            raise ValueError(f"{variable_of('s3_bucket')} is needed with {variable_of('s3_endpoint')}")
         for which in ("access", "secret"):
             self.s3_key(which)
         if self.s3_ca_file is not None and not self.s3_endpoint.startswith("https:"):
-            raise ValueError(f"{_variable('s3_ca_file')} is of no use where {_variable('s3_endpoint')} is http")
+            raise ValueError(f"{variable_of('s3_ca_file')} is of no use where {variable_of('s3_endpoint')} is http")
         if self.s3_ca_file is not None and b"-----BEGIN CERTIFICATE-----" not in self.s3_ca_file.read_bytes():
-            raise ValueError(f"{_variable('s3_ca_file')} holds no certificates in PEM form")
+            raise ValueError(f"{variable_of('s3_ca_file')} holds no certificates in PEM form")
         return self
 
     def s3_key(self, which: Literal["access", "secret"]) -> str:
         """Return the key that is set or that its file holds; raise ValueError that names the setting."""
         value: SecretStr | None = getattr(self, f"s3_{which}_key")
         file: Path | None = getattr(self, f"s3_{which}_key_file")
-        names = f"{_variable(f's3_{which}_key')} and {_variable(f's3_{which}_key_file')}"
+        names = f"{variable_of(f's3_{which}_key')} and {variable_of(f's3_{which}_key_file')}"
         if (value is None) == (file is None):
             raise ValueError(f"give one of {names}, and not both")
         key = value.get_secret_value() if value else file.read_text().strip() if file else ""
@@ -220,13 +151,13 @@ class UploadSettings(Group):
 
     max_upload_size: Bytes = 10 * 1024**3
     """The longest volume, as it is uploaded; also what a volume in gzip may have once it is inflated."""
-    upload_ttl_seconds: Annotated[int, Field(ge=60, le=30 * _DAY), Unit("s")] = 7200
+    upload_ttl_seconds: Annotated[int, Field(ge=60, le=30 * DAY), Unit("s")] = 7200
     """How long an upload may take."""
     max_open_uploads: Count = 100
     """How many uploads one subject may have open; one more is told 429."""
     storage_quota: Bytes | None = None
     """What one subject's files and open uploads may take together; none: as much as there is room."""
-    download_ttl_seconds: Annotated[int, Field(ge=60, le=7 * _DAY), Unit("s")] = 3600
+    download_ttl_seconds: Annotated[int, Field(ge=60, le=7 * DAY), Unit("s")] = 3600
     """How long a signed URL works; S3 signs none for more than 7 days."""
 
 
@@ -237,12 +168,49 @@ class JobSettings(Group):
     """How many jobs may wait; one more is told 503."""
 
 
+class KubernetesSettings(Group):
+    """Kubernetes: with a namespace set, a cluster runs the jobs, and nothing is kept in the data directory."""
+
+    kubernetes_namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)] | None = None
+    """Where jobs are SegmentationJobs; none: this machine runs them. An S3 store and a secret of tokens are needed."""
+    kubeconfig: FilePath | None = None
+    """File that says how to reach Kubernetes; none: as the service account of the server's own pod."""
+    job_gpus: Annotated[int, Field(ge=0, le=16)] = 1
+    """GPUs that a job asks for; 0: it runs on CPUs."""
+    job_memory: str = "16Gi"
+    """Memory that a job asks for and gets at most, as Kubernetes writes it."""
+    job_cpu: str = "2"
+    """CPU cores that a job asks for, as Kubernetes writes them."""
+    job_max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How many pods of a job may fail before the job does."""
+    job_deadline_seconds: Annotated[int, Field(ge=60, le=7 * DAY), Unit("s")] = DAY
+    """How long an attempt may run."""
+    job_ttl_seconds: Annotated[int, Field(ge=0, le=365 * DAY), Unit("s")] | None = None
+    """How long after its end a job's resource is kept, and with it the job; none: as `keep_jobs_days` says."""
+    job_priority_class: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")] | None = None
+    """PriorityClass of jobs; the higher come first."""
+    job_queue: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
+    """Kueue's local queue, where Kueue shares out the GPUs."""
+
+    @model_validator(mode="after")
+    def _asks_for_what_a_resource_can_ask_for(self) -> Self:
+        for name in ("memory", "cpu"):
+            try:
+                Resources.model_validate({name: getattr(self, f"job_{name}")})
+            except ValidationError:
+                example = Resources.model_fields[name].default
+                raise ValueError(f"{variable_of(f'job_{name}')} is not written as {example} is") from None
+        if self.kubernetes_namespace is None and self.kubeconfig is not None:
+            raise ValueError(f"{variable_of('kubeconfig')} is of no use without {variable_of('kubernetes_namespace')}")
+        return self
+
+
 class SweepSettings(Group):
     """The sweep: what is no longer needed is removed, by the server and by `cryomamba-apiserver sweep`."""
 
-    sweep_interval_seconds: Annotated[int, Field(ge=0, le=30 * _DAY), Unit("s")] = 600
+    sweep_interval_seconds: Annotated[int, Field(ge=0, le=30 * DAY), Unit("s")] = 600
     """How long the server waits between two sweeps; 0: it never sweeps, something else does."""
-    sweep_grace_seconds: Annotated[int, Field(ge=0, le=3650 * _DAY), Unit("s")] = 86400
+    sweep_grace_seconds: Annotated[int, Field(ge=0, le=3650 * DAY), Unit("s")] = 86400
     """How old something must be that nothing refers to before it is removed; at least the time of an upload."""
     keep_files_days: Days | None = None
     """How long a file is kept that no queued or running job needs; none: for ever."""
@@ -290,7 +258,7 @@ class LimitSettings(Group):
     """Parts that are sent and uploads that are completed at a time."""
     sockets_per_subject: Count = 5
     """WebSocket connections at a time."""
-    limits_url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
+    limits_url: RedisUrl | None = None
     """Redis or Valkey that counts for all servers, `redis[s]://[user:password@]host[:port][/db]`; none: each alone."""
 
 
@@ -299,7 +267,7 @@ class BrowserSettings(Group):
 
     cors_origins: Origins = ()
     """Origins whose pages may call the API, as `https://host[:port]`; none: no page of another origin may."""
-    hsts_seconds: Annotated[int, Field(ge=0, le=3650 * _DAY), Unit("s")] = 0
+    hsts_seconds: Annotated[int, Field(ge=0, le=3650 * DAY), Unit("s")] = 0
     """`max-age` of `Strict-Transport-Security`; 0: the header is not sent. Only for a server that is behind TLS."""
 
 
@@ -318,12 +286,27 @@ class ObservationSettings(Group):
     """How long each thing that `/readyz` asks may take to answer."""
 
 
+class GpuAgentSettings(Group):
+    """GPUs of a cluster: the agents, `cryomamba-apiserver gpu-agent`, and the server that asks them."""
+
+    gpu_agent_selector: Name | None = None
+    """Labels of the agents' pods, `name=value`, for the server; none: no agent is asked."""
+    gpu_agent_port: Port = 9400
+    """Port of the agents: where the server asks them, and where they listen."""
+    gpu_agent_seconds: Seconds = 2
+    """How long an agent may take to answer; what does not is named in the answer. It gives its driver 3/4 of that."""
+    gpu_agent_host: str = "0.0.0.0"  # noqa: S104 - a pod's own address, which it does not know beforehand
+    """Address on which an agent listens; `::` where pods have IPv6 addresses. It asks for no token."""
+
+
 class Settings(
+    GpuAgentSettings,
     ObservationSettings,
     BrowserSettings,
     LimitSettings,
     TokenSettings,
     SweepSettings,
+    KubernetesSettings,
     JobSettings,
     UploadSettings,
     S3Settings,
@@ -332,6 +315,17 @@ class Settings(
     ListeningSettings,
 ):
     """Every setting has a default that suits one workstation."""
+
+    @model_validator(mode="after")
+    def _cluster_keeps_nothing_on_this_machine(self) -> Self:
+        if self.kubernetes_namespace is None:
+            return self
+        needed = f"is needed with {variable_of('kubernetes_namespace')}"
+        if self.s3_endpoint is None:
+            raise ValueError(f"{variable_of('s3_endpoint')} {needed}: pods cannot read this machine's data directory")
+        if self.token_secret is None and self.token_secret_file is None:
+            raise ValueError(f"{variable_of('token_secret')}, or its file, {needed}: every server signs with the same")
+        return self
 
 
 GROUPS: tuple[type[Group], ...] = tuple(reversed(Settings.__bases__))
@@ -364,11 +358,7 @@ def read_settings(environment: Mapping[str, str], **given: object) -> Settings:
     """
     if unknown := unknown_variables(environment):
         raise SettingsError(f"{name}: there is no such setting." for name in unknown)
-    values = {
-        name: environment[variable]
-        for name in Settings.model_fields
-        if (variable := f"{PREFIX}{name.upper()}") in environment
-    }
+    values = {name: environment[key] for name in Settings.model_fields if (key := variable_of(name)) in environment}
     try:
         # Strings are read as the environment's are, so both ways of handing one in mean the same.
         return Settings(**{**values, **given})  # type: ignore[arg-type]
@@ -378,7 +368,7 @@ def read_settings(environment: Mapping[str, str], **given: object) -> Settings:
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Return the variables that look like settings of the server and are none, in order."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _OF_OTHERS
+    known = {variable_of(name) for name in Settings.model_fields} | _OF_OTHERS
     return sorted(
         name
         for name, value in environment.items()
@@ -404,6 +394,6 @@ def _problem(problem: Mapping[str, Any], environment: Mapping[str, str]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if not name:
         return f"{problem['msg']}."
-    variable = f"{PREFIX}{name.upper()}"
+    variable = variable_of(name)
     shown = "" if is_secret(name) or variable not in environment else f"; it is {environment[variable]!r:.80}"
     return f"{variable}: {problem['msg']}{shown}."

@@ -10,9 +10,8 @@ from cryomamba_apiserver.adapters.job_table import JobTable
 from cryomamba_apiserver.app import utc_now
 from cryomamba_apiserver.ports.job_store import JobRecord, JobRequest, JobStatus
 from cryomamba_crds import keys
-from cryomamba_crds.model_card import Label, ModelCard
 from cryomamba_crds.report import Artifact, Manifest, Statistics
-from cryomamba_crds.task import InferenceParams, ModelReference, PreviewParams
+from cryomamba_crds.task import InferenceParams, PreviewParams
 
 ARTIFACT = "segmentation.mrc"
 _BLOCK = 1 << 20
@@ -31,19 +30,13 @@ class PreparedJobs:
 
     def queued(self, file_id: str = "file_aaaaaaaaaaaa") -> JobRecord:
         """Add a job that waits."""
-        card = ModelCard(
-            labels=[Label(id=1, name="membrane", colour="#56b4e9")],
-            spacing_policy="ignore",
-            contrast="dark",
-            digest="sha256:" + "0" * 64,
-        )
         request = JobRequest(
             owner=OWNER,
             file_id=file_id,
-            model=ModelReference(name="membranes", key="models/membranes/0.zip", card=card, cache="cache"),
+            model="membranes",
+            model_digest="sha256:" + "0" * 64,
             params=InferenceParams(),
             preview=PreviewParams(),
-            wire_params={"folds": "all", "step_size": 0.5, "disable_tta": False, "save_probabilities": False},
             tiles=75,
         )
         record = self._table.insert(request, max_queued=10).record

@@ -45,14 +45,26 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class UnavailableNode(_Answer):
+    """A node of a cluster whose GPUs are not told, or not all; no name stands for the server's own machine."""
+
+    node: str | None = None
+    reason: str
+
+
 class GpuInfo(_Answer):
-    """A GPU of the server; memory in bytes."""
+    """A GPU of the server; memory in bytes, None where the card does not tell.
+
+    On a cluster `node` and `index` say where it is, and `id` is a running number.
+    """
 
     id: int
     name: str
-    memory_total: int
-    memory_free: int
+    memory_total: int | None
+    memory_free: int | None
     compute_capability: str | None = None
+    node: str | None = None
+    index: int | None = None
 
 
 class ServerInfo(_Answer):
@@ -67,20 +79,26 @@ class ServerInfo(_Answer):
     max_upload_size: int | None = None
     supported_formats: list[str] = []
     available_models: list[str] = []
+    unavailable_nodes: list[UnavailableNode] = []
 
 
 class Gpu(_Answer):
-    """A GPU at work: memory in MiB, utilization in percent, temperature in °C, power in W."""
+    """A GPU at work: memory in MiB, utilization in percent, temperature in °C, power in W.
+
+    None is what the card does not tell. On a cluster `node` and `index` say where it is.
+    """
 
     id: int
     name: str
-    memory_used: float
-    memory_total: float
-    memory_free: float
+    memory_used: float | None
+    memory_total: float | None
+    memory_free: float | None
     utilization: float | None = None
     temperature: float | None = None
     power_usage: float | None = None
     power_limit: float | None = None
+    node: str | None = None
+    index: int | None = None
 
 
 class GpuStatus(_Answer):
@@ -88,6 +106,7 @@ class GpuStatus(_Answer):
 
     gpus: list[Gpu]
     timestamp: datetime
+    unavailable_nodes: list[UnavailableNode] = []
 
 
 class UploadSession(_Answer):

@@ -7,9 +7,14 @@ import heapq
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from cryomamba_crds.ids import Key
+
+SUBMITTED_ANNOTATION = "cryomamba.io/submitted-at"
+"""When the API server took a job in, ISO 8601 to the microsecond."""
+_WITHIN_A_SECOND = timedelta(microseconds=999_999)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +28,22 @@ class Candidate:
 
     @property
     def age(self) -> tuple[datetime, Key]:
-        """Sorts the oldest first; Kubernetes counts creation in whole seconds, so names decide what is left open."""
+        """Sorts the oldest first; names decide between those that were created at the same time."""
         return self.created, self.key
+
+
+def created_at(metadata: Mapping[str, Any]) -> datetime:
+    """Return when a resource was created, by its metadata as Kubernetes gives it.
+
+    Kubernetes counts whole seconds. Within one, the API server's own clock tells; what it says beyond that second, or
+    somebody else in its place, is not believed.
+    """
+    second = datetime.fromisoformat(metadata["creationTimestamp"])
+    try:
+        submitted = datetime.fromisoformat(metadata.get("annotations", {})[SUBMITTED_ANNOTATION])
+        return min(max(submitted, second), second + _WITHIN_A_SECOND)
+    except (KeyError, TypeError, ValueError):  # there is none, or it has no time zone, or it is no time
+        return second
 
 
 def choose(waiting: Iterable[Candidate], places_held: Mapping[str, int], places: int) -> list[Candidate]:

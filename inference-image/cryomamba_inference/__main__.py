@@ -1,8 +1,10 @@
-"""`python -m cryomamba_inference TASK.json`: do one task; reports, and at last a failure, are lines on stdout."""
+"""`python -m cryomamba_inference TASK.json`: do one task; reports, and at last a failure, are lines on stdout.
+
+`python -m cryomamba_inference pod`: do the job that the operator has handed this pod; see `cryomamba_inference.pod`.
+"""
 
 import argparse
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -12,53 +14,45 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from pydantic import ValidationError
 
-from cryomamba_crds.failures import ExitCode, Failure, FailureCode, FailureError
+from cryomamba_crds.failures import ExitCode, FailureCode, FailureError
 from cryomamba_crds.task import Task
+from cryomamba_inference.ending import conclude, stop_on_sigterm
 from cryomamba_inference.report import LineReporter, Reporter
 
-_log = logging.getLogger("cryomamba_inference")
 _STOP_GRACE_SECONDS = 4.0
-
-
-class StoppedError(BaseException):
-    """SIGTERM came. Not an Exception, so that no library takes it for an error of its own."""
+POD = "pod"
 
 
 def main() -> int:
     """Return how the process is to end; see `ExitCode`."""
     parser = argparse.ArgumentParser(prog="python -m cryomamba_inference", description=__doc__)
-    parser.add_argument("task", type=Path, help="a task as JSON; - reads it from stdin")
+    parser.add_argument("task", help=f"file with a task as JSON; - reads it from stdin; `{POD}`: the pod's own job")
     parser.add_argument(
         "--stop-on-stdin-eof",
         action="store_true",
         help="stop when stdin ends, for a parent whose death is not to be outlived",
     )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    stop_on_sigterm()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # each try of a store that is away would be a line
+    if arguments.task == POD:
+        from cryomamba_inference.pod.work import run_pod  # noqa: PLC0415 - a workstation's runner has no use for it
+
+        run_pod(os.environ)
     with _own_stdout() as lines:
         reporter = LineReporter(lines)
-        try:
+
+        def work() -> None:
             if arguments.stop_on_stdin_eof:
                 threading.Thread(target=_stop_on_stdin_eof, daemon=True, name="stdin").start()
             _run(_read_task(arguments.task), reporter)
-        except FailureError as error:
-            return _fail(reporter, error.failure)
-        except StoppedError:
-            return _fail(reporter, _STOPPED)
-        except MemoryError:
-            return _fail(reporter, _NO_MEMORY)
-        except OSError as error:
-            _log.exception("input or output failed")
-            return _fail(reporter, _NO_SPACE if error.errno in _FULL else _unexpected(error))
-        except Exception as error:  # noqa: BLE001 - whatever happens, the last word is a failure that can be read
-            _log.exception("unexpected error")
-            return _fail(reporter, _unexpected(error))
-    return ExitCode.SUCCEEDED
+
+        return conclude(work, reporter.last_word)
 
 
 def _run(task: Task, reporter: Reporter) -> None:
@@ -70,8 +64,8 @@ def _run(task: Task, reporter: Reporter) -> None:
         Runner(open_storage(task.store, os.environ), reporter, Path(scratch)).run(task)
 
 
-def _read_task(path: Path) -> Task:
-    text = sys.stdin.read() if str(path) == "-" else path.read_text()
+def _read_task(path: str) -> Task:
+    text = sys.stdin.read() if path == "-" else Path(path).read_text()
     try:
         return Task.model_validate_json(text)
     except ValidationError as error:
@@ -81,11 +75,6 @@ def _read_task(path: Path) -> Task:
             f"The task is not valid: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}.",
             hint="Server and runner must be of one version.",
         ) from None
-
-
-def _fail(reporter: Reporter, failure: Failure) -> ExitCode:
-    reporter.last_word(failure)
-    return ExitCode.RETRYABLE if failure.retryable else ExitCode.FAILED
 
 
 @contextlib.contextmanager
@@ -105,41 +94,6 @@ def _stop_on_stdin_eof() -> None:
     # The signal is handled between two steps of Python code; a long step in a library must not outlive the parent.
     time.sleep(_STOP_GRACE_SECONDS)
     os._exit(ExitCode.RETRYABLE)
-
-
-def _on_sigterm(*_: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
-    raise StoppedError
-
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_NO_SPACE = Failure(
-    code=FailureCode.INSUFFICIENT_STORAGE,
-    message="The disk that holds the job's files is full.",
-    hint="Free some space in the server's data directory, then start the job again.",
-    retryable=False,
-)
-_STOPPED = Failure(
-    code=FailureCode.SERVICE_UNAVAILABLE,
-    message="The job was stopped before it was done.",
-    hint="Start it again.",
-    retryable=True,
-)
-_NO_MEMORY = Failure(
-    code=FailureCode.OUT_OF_MEMORY,
-    message="The machine has too little memory for this volume.",
-    hint="Close other programs, crop or bin the volume, or use a machine with more memory.",
-    retryable=False,
-)
-
-
-def _unexpected(error: Exception) -> Failure:
-    return Failure(
-        code=FailureCode.INTERNAL_ERROR,
-        message=f"The runner met an error that it did not expect: {type(error).__name__}: {error}"[:2048],
-        hint="Try again; if it happens again, please report it with the runner's log.",
-        retryable=True,
-    )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 """Previews while a job runs: the middle slice with the labels decided so far, at most every few seconds."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryomamba_crds import keys
+from cryomamba_crds.failures import FailureError
 from cryomamba_crds.report import Preview, Report
 from cryomamba_crds.task import PreviewParams
 from cryomamba_inference.preview import preview_geometry, render_preview, source_slice
 from cryomamba_inference.report import Reporter
 from cryomamba_inference.storage import Storage
 from cryomamba_inference.volume import Volume
+
+_log = logging.getLogger(__name__)
+_PAUSE_AFTER_FAILURE = 30.0
 
 
 class LivePreview:
@@ -65,7 +70,13 @@ class LivePreview:
 
     def _show(self, labels: NDArray[np.integer] | None) -> None:
         scale = self._params.downsample_factor
-        self._storage.put_bytes(self._key, render_preview(self._grey, labels, self._colours, scale))
+        try:
+            self._storage.put_bytes(self._key, render_preview(self._grey, labels, self._colours, scale))
+        except FailureError as error:
+            # No picture may stop the inference; whether the store is of use shows when the result goes there.
+            _log.warning("a preview could not be stored: %s", error)
+            self._next = self._clock() + max(self._params.interval_seconds, _PAUSE_AFTER_FAILURE)
+            return
         self._sequence += 1
         self._next = self._clock() + self._params.interval_seconds
         preview = Preview(sequence=self._sequence, key=self._key, scale=scale, shape=self._shape, slice_idx=self._slice)

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from cryomamba_operator.app import run
 from cryomamba_operator.cluster import KubernetesCluster
 from cryomamba_operator.ports import GoneError
-from cryomamba_operator.settings import Settings, read_pod_template
+from cryomamba_operator.settings import Settings, read_file_setting, read_pod_template, told
+from cryomamba_operator.sts import SecurityTokenService, StsError, operators_keys
 
 logger = logging.getLogger("cryomamba_operator")
 
@@ -20,8 +21,18 @@ _COLLECT_AFTER = (50_000, 20, 50)
 
 async def _run(settings: Settings) -> None:
     template = read_pod_template(settings.pod_template)
+    service = SecurityTokenService(settings) if settings.s3_credentials == "sts" else None
     async with KubernetesCluster.connect(settings) as cluster:
-        await run(settings, cluster, template)
+        await run(settings, cluster, template, service)
+
+
+def _read_files(settings: Settings) -> None:
+    """Raise where a file that the settings name is not as it should be, before anything depends on it."""
+    read_pod_template(settings.pod_template)
+    if settings.s3_ca_file is not None:
+        read_file_setting("s3_ca_file", settings.s3_ca_file)
+    if settings.s3_credentials == "sts":
+        operators_keys(settings)
 
 
 def main() -> int:
@@ -31,8 +42,11 @@ def main() -> int:
         logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         settings = Settings()
-        read_pod_template(settings.pod_template)
-    except (ValidationError, ValueError, OSError) as error:
+        _read_files(settings)
+    except ValidationError as error:
+        logger.error("the settings are wrong: %s", told(error))  # noqa: TRY400 - what is wrong is in the message
+        return 2
+    except (ValueError, OSError, StsError) as error:
         logger.error("the settings are wrong: %s", error)  # noqa: TRY400 - what is wrong is in the message
         return 2
     gc.set_threshold(*_COLLECT_AFTER)

@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 
 from cryomamba_operator.admission import Admission
 from cryomamba_operator.cluster import KubernetesCluster
+from cryomamba_operator.credentials import OwnCredentials, SharedCredentials
 from cryomamba_operator.handlers import watch_registry, watch_settings
 from cryomamba_operator.intake import Intake
 from cryomamba_operator.metrics import Metrics
@@ -22,6 +23,7 @@ from cryomamba_operator.reconcile import Reconciler
 from cryomamba_operator.recorder import Recorder
 from cryomamba_operator.resync import resync
 from cryomamba_operator.settings import Settings
+from cryomamba_operator.sts import TokenService
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class Operator:
         settings: Of the installation.
         cluster: The API server.
         pod_template: Parts of a pod template that are merged over the operator's own.
+        service: Gives jobs temporary credentials, where the settings want it.
         clock: Returns the time, with a time zone.
         monotonic: Returns seconds that only grow.
     """
@@ -48,6 +51,7 @@ class Operator:
         settings: Settings,
         cluster: Cluster,
         pod_template: Mapping[str, Any],
+        service: TokenService | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +72,7 @@ class Operator:
             queue=self._queue,
             recorder=self._recorder,
             metrics=self.metrics,
+            credentials=OwnCredentials(service, cluster, settings, clock) if service else SharedCredentials(),
             settings=settings,
             pod_template=pod_template,
             clock=clock,
@@ -114,13 +119,15 @@ class Operator:
                 self.metrics.resyncs.labels("success").inc()
 
 
-async def run(settings: Settings, cluster: KubernetesCluster, pod_template: Mapping[str, Any]) -> None:
+async def run(
+    settings: Settings, cluster: KubernetesCluster, pod_template: Mapping[str, Any], service: TokenService | None
+) -> None:
     """Run the operator until a signal or kopf ends it.
 
     Raises:
         GoneError: The CustomResourceDefinition is not installed, or no longer.
     """
-    operator = Operator(settings, cluster, pod_template)
+    operator = Operator(settings, cluster, pod_template, service)
     await operator.start()
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=operator.metrics.registry)

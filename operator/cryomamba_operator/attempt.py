@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cryomamba_operator.decision import Decision, View, failed, wait_or_fail
+from cryomamba_operator.decision import Decision, View, failed, sooner, wait_or_fail
 from cryomamba_operator.diagnose import Finding, Patience
 from cryomamba_operator.diagnose.bounds import too_long, too_many_disruptions
 from cryomamba_operator.diagnose.ended import LOST_AFTER, attempt_failed, job_failed, lost
@@ -166,5 +166,4 @@ def _with_another_look(view: View, job: JobFacts, decision: Decision) -> Decisio
     soon = look_again(job, view.pod)
     if soon is None or (decision.situation is not None and decision.situation.failure is not None):
         return decision
-    times = [time for time in (decision.come_back, view.now + soon) if time is not None]
-    return replace(decision, come_back=min(times))
+    return sooner(decision, view.now + soon)

@@ -16,7 +16,7 @@ from kubernetes.aio import client, config
 
 from cryomamba_crds.ids import Key
 from cryomamba_crds.resource import GROUP, KIND, PLURAL, VERSION
-from cryomamba_operator.names import GPU_RESOURCE, SELECTOR
+from cryomamba_operator.names import GPU_RESOURCE, MANAGER, SELECTOR
 from cryomamba_operator.observe import EventFacts, Raw, event_facts
 from cryomamba_operator.ports import ConflictError, GoneError, Page, RefusedError
 from cryomamba_operator.queue import UnavailableError
@@ -26,6 +26,7 @@ _RECORDS = f"/apis/{GROUP}/{VERSION}"
 _BATCH = "/apis/batch/v1"
 _CORE = "/api/v1"
 _MERGE_PATCH = "application/merge-patch+json"
+_APPLY = "application/apply-patch+yaml"
 _PAGE = 250
 _TRY_AGAIN = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GONE}
 """A token that is being rotated, too many requests, a list that took so long that its next page has expired."""
@@ -130,6 +131,13 @@ class KubernetesCluster:
         """See `ports.Cluster`."""
         path = _path(_RECORDS, key.namespace, PLURAL, key.name, "status")
         return await self._request("PATCH", path, patch, content_type=_MERGE_PATCH)
+
+    async def apply_secret(self, manifest: Mapping[str, Any]) -> None:
+        """See `ports.Cluster`."""
+        metadata = manifest["metadata"]
+        path = _path(_CORE, metadata["namespace"], "secrets", metadata["name"])
+        query = {"fieldManager": MANAGER, "force": "true"}
+        await self._request("PATCH", path, manifest, query=query, content_type=_APPLY)
 
     async def create_event(self, manifest: Mapping[str, Any]) -> None:
         """See `ports.Cluster`."""

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from cryomamba_crds.resource import DesiredState
 from cryomamba_operator.attempt import unstarted, with_attempt, with_job
-from cryomamba_operator.decision import Decision, View, failed, still_runs, wait_or_fail
+from cryomamba_operator.decision import Decision, View, failed, sooner, still_runs, wait_or_fail
 from cryomamba_operator.diagnose import Finding
 from cryomamba_operator.diagnose.bounds import NAME_IN_USE, job_deleted, left_over, name_taken
 from cryomamba_operator.observe import JobFacts, is_left_over, is_ours
@@ -14,7 +14,7 @@ from cryomamba_operator.status import Aspect, is_finished, situation_of
 _BEFORE_A_TRY = frozenset({"New", "Pending", "Queued"}) | NAME_IN_USE
 """Reasons of the condition Scheduled that do not come from a Job that was refused."""
 _BLOCKED = timedelta(seconds=5)
-"""How soon a Job that is not ours is looked at again: the watch shows only our own."""
+"""How soon is looked again at what no watch tells of: a Job that is not ours, an object store."""
 
 
 def decide(view: View) -> Decision:
@@ -25,10 +25,10 @@ def decide(view: View) -> Decision:
         return _after_the_end(view)
     if view.job is not None and not is_ours(view.job, view.record.metadata.uid or ""):
         return _name_in_use(view, view.job)
+    if view.record.spec.desired_state is DesiredState.CANCELLED:
+        return _cancelled(view)  # also where the Job has succeeded and nobody has been told: what was asked for holds
     if view.job is not None and view.job.succeeded:
         return _succeeded(view, view.job)
-    if view.record.spec.desired_state is DesiredState.CANCELLED:
-        return _cancelled(view)
     return with_job(view, view.job) if view.job is not None else _without_job(view)
 
 
@@ -38,6 +38,17 @@ def refuse(view: View, finding: Finding) -> Decision:
     if decision.situation is not None and decision.situation.failure is not None:
         return decision
     return replace(decision, blocked=True, come_back=view.now + _BLOCKED)
+
+
+def wait_for_credentials(view: View, finding: Finding) -> Decision:
+    """Return what to do where there are no credentials for a job: what keeps it waiting keeps all others, too.
+
+    It keeps its turn, so that a store that is away or a wrong key does not fail the whole queue one after the other.
+    """
+    decision = wait_or_fail(view, unstarted(situation_of(view.record)), "Scheduled", finding)
+    if decision.situation is not None and decision.situation.failure is not None:
+        return decision
+    return sooner(decision, view.now + _BLOCKED)
 
 
 def _after_the_end(view: View) -> Decision:

@@ -114,6 +114,12 @@ def failed(view: View, situation: Situation, finding: Finding) -> Decision:
     )
 
 
+def sooner(decision: Decision, time: datetime | None) -> Decision:
+    """Let a record be looked at again at a time, or when the decision says so if that is before."""
+    times = [moment for moment in (decision.come_back, time) if moment is not None]
+    return replace(decision, come_back=min(times, default=None))
+
+
 def still_runs(job: JobFacts) -> bool:
     """Return whether a Job would go on if it were left alone."""
     return not (job.ended or job.succeeded or job.failure or job.deleting)

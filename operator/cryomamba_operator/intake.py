@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from cryomamba_crds.ids import Key
-from cryomamba_crds.order import Candidate
+from cryomamba_crds.order import Candidate, created_at
 from cryomamba_crds.owners import OWNER_LABEL
 from cryomamba_crds.resource import DesiredState
 from cryomamba_operator.admission import Admission
@@ -80,7 +80,7 @@ class Intake:
             key=key_of(record),
             owner=metadata["labels"].get(OWNER_LABEL, ""),
             priority=self._priorities.get(record["spec"].get("priorityClassName"), 0),
-            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            created=created_at(metadata),
         )
 
     def grant(self, now: datetime, working_on: Key | None = None) -> None:

@@ -1,24 +1,22 @@
 """Turns a SegmentationJob into the Kubernetes Job that runs it. Pure: no clock, no cluster.
 
-What the runner's container is handed:
-
-- `CRYOMAMBA_JOB_NAME`, `CRYOMAMBA_JOB_NAMESPACE`, `CRYOMAMBA_JOB_UID`: the resource whose status it reports to;
-- `CRYOMAMBA_JOB_SPEC`: the resource's spec as JSON;
-- `CRYOMAMBA_POD_UID`: its own, which `status.podUid` must show before a report is accepted;
-- `CRYOMAMBA_SCRATCH`: an empty folder, the only one besides /dev/shm that it may write to (also HOME and TMPDIR);
-- the keys of the Secret that `bucket_secret` names;
-- a token of the pods' service account, whose one right is to patch the status of its own resource.
+What the runner's container is handed is named in `cryomamba_crds.pod`: which job it runs, the bucket, and files with
+the credentials for it; and a token of the pods' service account, whose one right is to patch the status of its own
+resource.
 
 The number of the attempt is not among it, because all pods of a Job share one template: it is `status.attempt`, which
 the API server returns with the first report that it accepts. The last word is the termination message: a `Failure` as
 JSON.
 """
 
+from pathlib import PurePosixPath
 from typing import Any
 
+from cryomamba_crds import pod
 from cryomamba_crds.failures import ExitCode
 from cryomamba_crds.owners import OWNER_LABEL
 from cryomamba_crds.resource import SegmentationJob
+from cryomamba_crds.task import S3Store
 from cryomamba_operator.names import (
     GPU_RESOURCE,
     JOB_LABEL,
@@ -31,7 +29,8 @@ from cryomamba_operator.settings import Settings
 
 Manifest = dict[str, Any]
 
-SCRATCH = "/scratch"
+_MODEL_CACHE = "/model-cache"
+_CREDENTIALS_VOLUME, _CERTIFICATES_VOLUME, _MODELS_VOLUME = "s3-credentials", "s3-certificates", "model-cache"
 _USER = 65532  # any but root; the same everywhere, so that files on a shared model cache have one owner
 
 
@@ -129,10 +128,7 @@ def _pod_spec(record: SegmentationJob, settings: Settings) -> Manifest:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_runner(record, settings)],
-        "volumes": [
-            {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
-            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory_size}},
-        ],
+        "volumes": _volumes(record, settings),
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
@@ -148,11 +144,11 @@ def _runner(record: SegmentationJob, settings: Settings) -> Manifest:
     limits: Manifest = {"memory": resources.memory}
     if resources.gpus:
         limits[GPU_RESOURCE] = str(resources.gpus)
-    container: Manifest = {
+    return {
         "name": RUNNER_CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
-        "env": _environment(record),
+        "env": _environment(record, settings),
         "resources": {"requests": {"cpu": resources.cpu, "memory": resources.memory}, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -161,28 +157,70 @@ def _runner(record: SegmentationJob, settings: Settings) -> Manifest:
         },
         # Where the runner dies without a word, the end of its log says more than an exit code.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "scratch", "mountPath": SCRATCH},
-            {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108 - a mount point, not a file of ours
-        ],
+        "volumeMounts": _mounts(settings),
     }
-    if settings.bucket_secret:
-        container["envFrom"] = [{"secretRef": {"name": settings.bucket_secret}}]
-    return container
 
 
-def _environment(record: SegmentationJob) -> list[Manifest]:
+def credentials_secret(job_name: str) -> str:
+    """Return the name of the Secret with a job's own credentials."""
+    return f"{job_name}-s3"
+
+
+def _volumes(record: SegmentationJob, settings: Settings) -> list[Manifest]:
+    secret = settings.shared_secret if settings.s3_credentials == "shared" else credentials_secret(record.metadata.name)
+    volumes: list[Manifest] = [
+        {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory_size}},
+        {"name": _CREDENTIALS_VOLUME, "secret": {"secretName": secret}},
+    ]
+    if settings.s3_ca_file:
+        key = PurePosixPath(pod.CERTIFICATES).name
+        volumes.append(
+            {"name": _CERTIFICATES_VOLUME, "secret": {"secretName": secret, "items": [{"key": key, "path": key}]}}
+        )
+    if settings.model_cache_claim:
+        volumes.append({"name": _MODELS_VOLUME, "persistentVolumeClaim": {"claimName": settings.model_cache_claim}})
+    return volumes
+
+
+def _mounts(settings: Settings) -> list[Manifest]:
+    mounts: list[Manifest] = [
+        {"name": "scratch", "mountPath": pod.SCRATCH},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108 - a mount point, not a file of ours
+        {"name": _CREDENTIALS_VOLUME, "mountPath": pod.CREDENTIALS, "readOnly": True},
+    ]
+    if settings.s3_ca_file:
+        folder = str(PurePosixPath(pod.CERTIFICATES).parent)
+        mounts.append({"name": _CERTIFICATES_VOLUME, "mountPath": folder, "readOnly": True})
+    if settings.model_cache_claim:
+        mounts.append({"name": _MODELS_VOLUME, "mountPath": _MODEL_CACHE})
+    return mounts
+
+
+def _environment(record: SegmentationJob, settings: Settings) -> list[Manifest]:
+    store = S3Store(
+        endpoint=settings.s3_endpoint,
+        bucket=settings.s3_bucket,
+        region=settings.s3_region,
+        path_style=settings.s3_path_style,
+        ca_file=pod.CERTIFICATES if settings.s3_ca_file else None,
+    )
     values = {
-        "CRYOMAMBA_JOB_NAME": record.metadata.name,
-        "CRYOMAMBA_JOB_NAMESPACE": record.metadata.namespace,
-        "CRYOMAMBA_JOB_UID": record.metadata.uid,
-        # Kubernetes expands $(NAME) in values, and a user's words are among these.
-        "CRYOMAMBA_JOB_SPEC": record.spec.model_dump_json(by_alias=True, exclude_none=True).replace("$", "$$"),
-        "CRYOMAMBA_SCRATCH": SCRATCH,
-        "HOME": SCRATCH,
-        "TMPDIR": SCRATCH,
+        pod.JOB_NAME: record.metadata.name,
+        pod.JOB_NAMESPACE: record.metadata.namespace or "",
+        pod.JOB_UID: record.metadata.uid or "",
+        pod.JOB_SPEC: record.spec.model_dump_json(by_alias=True, exclude_none=True),
+        pod.STORE: store.model_dump_json(exclude_none=True),
+        pod.CREDENTIALS_VARIABLE: pod.CREDENTIALS,
+        pod.SCRATCH_VARIABLE: pod.SCRATCH,
+        pod.MODEL_CACHE_VARIABLE: _MODEL_CACHE if settings.model_cache_claim else f"{pod.SCRATCH}/models",
+        "HOME": pod.SCRATCH,
+        "TMPDIR": pod.SCRATCH,
     }
+    if settings.device:
+        values[pod.DEVICE] = settings.device
     return [
-        *({"name": name, "value": value} for name, value in values.items()),
-        {"name": "CRYOMAMBA_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+        # Kubernetes expands $(NAME) in values, and a user's words are among these.
+        *({"name": name, "value": value.replace("$", "$$")} for name, value in values.items()),
+        {"name": pod.POD_UID, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
     ]

@@ -27,6 +27,12 @@ class Metrics:
         self.resyncs = Counter(
             "cryomamba_operator_resyncs", "Lists of everything, by result.", ["result"], registry=self.registry
         )
+        self.credentials = Counter(
+            "cryomamba_operator_credentials",
+            "Temporary credentials asked for, for new jobs and in place of old ones, by result.",
+            ["result"],
+            registry=self.registry,
+        )
         self._reconciles = Counter(
             "cryomamba_operator_reconciles", "Reconciles by result.", ["result"], registry=self.registry
         )

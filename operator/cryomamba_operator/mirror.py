@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any, Protocol, TypeVar
 
 from cryomamba_crds.ids import Key
+from cryomamba_crds.order import SUBMITTED_ANNOTATION
 from cryomamba_crds.owners import OWNER_LABEL
 from cryomamba_operator.observe import JobFacts, PodFacts, Raw, job_facts, key_of, key_of_pod, pod_facts
 
@@ -144,11 +145,16 @@ def _put(known: dict[Any, _Facts], key: object, facts: _Facts) -> bool:
 def _trimmed(raw: Raw) -> Raw:
     metadata = {name: raw["metadata"][name] for name in _METADATA if name in raw["metadata"]}
     owner = raw["metadata"].get("labels", {}).get(OWNER_LABEL)
+    submitted = raw["metadata"].get("annotations", {}).get(SUBMITTED_ANNOTATION)
     status = raw.get("status", {})
     return {
         "apiVersion": raw["apiVersion"],
         "kind": raw["kind"],
-        "metadata": {**metadata, "labels": {OWNER_LABEL: owner} if owner else {}},
+        "metadata": {
+            **metadata,
+            "labels": {OWNER_LABEL: owner} if owner else {},
+            "annotations": {SUBMITTED_ANNOTATION: submitted} if submitted else {},
+        },
         "spec": raw["spec"],
         "status": {name: status[name] for name in _STATUS if name in status},
     }

@@ -9,3 +9,8 @@ RUNNER_CONTAINER = "inference"
 GPU_RESOURCE = "nvidia.com/gpu"
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 """Label selector of everything that this operator makes."""
+MANAGER = "cryomamba-operator"
+"""Owns, in Kubernetes' words, the fields that this operator applies."""
+CREDENTIALS_TYPE = "cryomamba.io/s3-credentials"
+"""Type of the Secrets that this operator makes. A Secret's type cannot be changed, which keeps it from overwriting a
+Secret that is somebody else's and merely has the name."""

@@ -74,6 +74,9 @@ class Cluster(Protocol):
         Raises `GoneError`, and `ConflictError` where the patch names another resource version than the newest.
         """
 
+    async def apply_secret(self, manifest: Mapping[str, Any]) -> None:
+        """Make a Secret be so, or make it; one of the same name and another type is refused and left alone."""
+
     async def create_event(self, manifest: Mapping[str, Any]) -> None:
         """Write an Event."""
 

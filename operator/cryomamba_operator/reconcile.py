@@ -1,5 +1,6 @@
 """Brings one record a step forward: read what is known, decide, create, write the status, delete."""
 
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ from cryomamba_crds.ids import Key
 from cryomamba_crds.resource import SegmentationJob
 from cryomamba_operator.admission import Admission
 from cryomamba_operator.announce import announcements, event_manifest
-from cryomamba_operator.decide import decide, refuse
-from cryomamba_operator.decision import Bounds, Decision, View
+from cryomamba_operator.credentials import JobCredentials
+from cryomamba_operator.decide import decide, refuse, wait_for_credentials
+from cryomamba_operator.decision import Bounds, Decision, View, failed, sooner, still_runs
 from cryomamba_operator.diagnose.bounds import NAME_IN_USE, invalid_job
+from cryomamba_operator.diagnose.credentials import no_credentials, secret_name_taken
 from cryomamba_operator.diagnose.placement import asks_for_taints
 from cryomamba_operator.diagnose.refused import refusal
 from cryomamba_operator.intake import DELETED, Intake
-from cryomamba_operator.manifests import job_manifest
+from cryomamba_operator.manifests import credentials_secret, job_manifest
 from cryomamba_operator.metrics import Metrics
 from cryomamba_operator.mirror import Mirror
 from cryomamba_operator.observe import EventFacts, JobFacts, current_pod, is_ours, job_facts, unexplained
@@ -25,11 +28,16 @@ from cryomamba_operator.ports import Cluster, ConflictError, GoneError, RefusedE
 from cryomamba_operator.queue import WorkQueue
 from cryomamba_operator.recorder import Recorder
 from cryomamba_operator.settings import Settings
-from cryomamba_operator.status import Situation, is_finished, situation_of, status_patch
+from cryomamba_operator.status import Aspect, Situation, is_finished, situation_of, status_patch
+from cryomamba_operator.sts import StsError, TemporaryCredentials
+
+logger = logging.getLogger(__name__)
 
 _MALFORMED = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}
 _VANISHED = timedelta(seconds=1)
 """How soon to try again where a Job of the same name was there and is gone a moment later."""
+_RENEWAL_PAUSE = timedelta(minutes=1)
+"""Between tries to renew the credentials of a Job; those it has are good for hours more."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Reconciler:
     queue: WorkQueue
     recorder: Recorder
     metrics: Metrics
+    credentials: JobCredentials
     settings: Settings
     pod_template: Mapping[str, Any]
     clock: Callable[[], datetime]
@@ -60,12 +69,17 @@ class Reconciler:
             raw = self.mirror.record(key)
             if raw is None:
                 self.queue.cancel_timer(key)
+                self.credentials.forget(key)
                 return
             record = SegmentationJob.model_validate(raw)
             view = await self._view(key, record, now)
             decision = decide(view)
             if decision.create_with_attempts is not None:
                 decision = await self._create(view, decision, decision.create_with_attempts)
+            elif view.job is not None and _goes_on(view, view.job, decision):
+                decision = await self._renew(view, view.job, decision)
+            elif is_finished(record):
+                self.credentials.forget(key)
             if await self._write(view, decision):
                 await self._delete(view, decision)
                 self._arrange(view, decision)
@@ -103,7 +117,10 @@ class Reconciler:
         """Create the Job and return the decision, or another one where that did not work."""
         manifest = job_manifest(view.record, self.settings, dict(self.pod_template), attempts=attempts)
         try:
-            self.intake.wrote_job(await self.cluster.create_job(manifest))
+            credentials = await self._ask_for_credentials(view)
+            made = await self.cluster.create_job(manifest)
+        except StsError as error:
+            return wait_for_credentials(view, no_credentials(error))
         except ConflictError:
             job = await self._read_job(view.record)
             if job is None:
@@ -115,7 +132,51 @@ class Reconciler:
             if error.status == HTTPStatus.FORBIDDEN:
                 return refuse(view, refusal(error.message))
             raise
-        return decision
+        self.intake.wrote_job(made)
+        job = job_facts(made)
+        return await self._deliver(replace(view, job=job), job, decision, credentials)
+
+    async def _ask_for_credentials(self, view: View) -> TemporaryCredentials | None:
+        try:
+            credentials = await self.credentials.prepare(view.record)
+        except StsError:
+            self.metrics.credentials.labels("error").inc()
+            raise
+        if credentials is not None:
+            self.metrics.credentials.labels("success").inc()
+        return credentials
+
+    async def _deliver(
+        self, view: View, job: JobFacts, decision: Decision, credentials: TemporaryCredentials | None
+    ) -> Decision:
+        """Hand the pods of a Job their credentials and return the decision, or another one where that did not work."""
+        try:
+            await self.credentials.deliver(view.record, job.uid, credentials)
+        except RefusedError as error:
+            if error.status in _MALFORMED:  # its type is another one, which cannot be changed
+                return failed(
+                    view,
+                    decision.situation or situation_of(view.record),
+                    secret_name_taken(credentials_secret(view.key.name)),
+                )
+            raise
+        return sooner(decision, self.credentials.due(view.record, job.uid))
+
+    async def _renew(self, view: View, job: JobFacts, decision: Decision) -> Decision:
+        """Renew the credentials of a Job that goes on, where it is time."""
+        due = self.credentials.due(view.record, job.uid)
+        if due is None or due > view.now:
+            return sooner(decision, due)
+        try:
+            credentials = await self._ask_for_credentials(view)
+        except StsError as error:
+            # No reason to end what runs: what it has may be good for hours, and the runner says when it is not.
+            finding = no_credentials(error)
+            logger.warning("%s: the credentials cannot be renewed: %s", view.key, finding.text)
+            aspect = Aspect("Unknown", finding.reason, finding.text, "Warning")
+            self.recorder.record(event_manifest(view.record, aspect, view.now, secrets.token_hex(8)))
+            return sooner(decision, view.now + _RENEWAL_PAUSE)
+        return await self._deliver(view, job, decision, credentials)
 
     async def _write(self, view: View, decision: Decision) -> bool:
         """Write the status; return False where the record is no longer what was decided about."""
@@ -185,3 +246,9 @@ class Reconciler:
             configuration_grace=timedelta(seconds=self.settings.configuration_grace_seconds),
             placement_grace=timedelta(seconds=self.settings.placement_grace_seconds),
         )
+
+
+def _goes_on(view: View, job: JobFacts, decision: Decision) -> bool:
+    """Return whether a record's own Job is to go on running."""
+    ours = is_ours(job, view.record.metadata.uid or "") and view.record.metadata.deletion_timestamp is None
+    return ours and still_runs(job) and not decision.delete_job and not is_finished(view.record)

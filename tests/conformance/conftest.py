@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from cryomamba_apiserver.commands.token import app as token_command
 from support.api_target import SECONDS, Person, Target, moment, ok, volume, with_nan
+from support.cluster_server import installation
 from support.commands import environment_with, serving
 from support.waiting import until
 
@@ -33,6 +34,12 @@ _ROOMY = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption("--base-url", help="test the server that is there, with the tokens in CRYOMAMBA_CONFORMANCE_*")
+    group.addoption(
+        "--profile",
+        choices=("workstation", "kubernetes"),
+        default="workstation",
+        help="which server to start and test; kubernetes: with an operator and played pods on the test cluster",
+    )
 
 
 def _foreign(config: pytest.Config) -> str | None:
@@ -75,9 +82,18 @@ def _local(url: str, data_dir: Path) -> Iterator[Target]:
         )
 
 
+def _of_a_cluster(config: pytest.Config) -> bool:
+    return bool(config.getoption("--profile", default="workstation") == "kubernetes")
+
+
 @contextmanager
-def _serve(folder: Path, settings: dict[str, str]) -> Iterator[Target]:
-    """Run `cryomamba serve` on a folder with settings from the environment."""
+def _serve(request: pytest.FixtureRequest, folder: Path, settings: dict[str, str]) -> Iterator[Target]:
+    """Run `cryomamba serve` with settings from the environment: on a folder, or on a namespace of the test cluster."""
+    if _of_a_cluster(request.config):
+        control_plane, minio = request.getfixturevalue("control_plane"), request.getfixturevalue("minio")
+        with installation(control_plane, minio, folder, **settings) as target:
+            yield target
+        return
     with serving(folder / "data", **settings) as server, _local(server.url, server.data_dir) as target:
         yield target
 
@@ -88,7 +104,7 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if url := _foreign(request.config):
         started = _from_environment(url)
     else:
-        started = _serve(tmp_path_factory.mktemp("target"), _ROOMY)
+        started = _serve(request, tmp_path_factory.mktemp("target"), _ROOMY)
     with started as running:
         yield running
 
@@ -105,7 +121,7 @@ def serve(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             key = tuple(sorted(settings.items()))
             if key not in started:
                 named = {name: str(value) for name, value in settings.items()}
-                started[key] = servers.enter_context(_serve(tmp_path_factory.mktemp("serve"), named))
+                started[key] = servers.enter_context(_serve(request, tmp_path_factory.mktemp("serve"), named))
             return started[key]
 
         yield begin
@@ -145,6 +161,8 @@ class Scripted:
 def _scripted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripted]:
     if _foreign(request.config):
         pytest.skip("the clock, the GPU and the runner of the server at --base-url are not the test's to set")
+    if _of_a_cluster(request.config):
+        pytest.skip("the clock, the GPU and the pods of a server on a cluster are not the test's to set")
     folder = tmp_path_factory.mktemp("scripted")
     (folder / "clock").write_text("0")
     (folder / "script").write_text("result")
@@ -153,7 +171,7 @@ def _scripted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     environment = environment_with(**_ROOMY) | {"PYTHONPATH": str(SCRIPTED_SERVER.parents[1])}
     with (folder / "stderr").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, SCRIPTED_SERVER, data_dir, folder, STUB_RUNNER],
+            [sys.executable, "-P", SCRIPTED_SERVER, data_dir, folder, STUB_RUNNER],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -19,6 +19,14 @@ from support.segmentation_jobs import segmentation_job
 from support.waiting import until
 
 MANIFESTS = Path(__file__).parents[2] / "operator" / "manifests"
+SHARED_SECRET = "no-bucket"
+STORE = {
+    "S3_ENDPOINT": "http://store.invalid",
+    "S3_BUCKET": "none",
+    "S3_CREDENTIALS": "shared",
+    "SHARED_SECRET": SHARED_SECRET,
+}
+"""For pods that have no use for one."""
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("CRYOMAMBA_")}
 
 
@@ -65,6 +73,7 @@ class OperatorProcess:
         self.settings |= {name: str(value) for name, value in settings.items()}
         values = {
             "IMAGE": "localhost/stub:1",
+            **STORE,
             "KUBECONFIG": str(own.kubeconfig),
             "NAMESPACES": str(self.kubectl.namespace),
             "HEALTH_PORT": "0",
@@ -93,11 +102,12 @@ class OperatorProcess:
 
 
 @contextmanager
-def installed(kubectl: Kubectl, folder: Path) -> Iterator[OperatorProcess]:
-    """An installation in the namespace, ended with the with statement."""
+def installed(kubectl: Kubectl, folder: Path, **settings: str) -> Iterator[OperatorProcess]:
+    """An installation in the namespace, ended with the with statement; without settings, jobs have no object store."""
     grant(kubectl, "operator")
     grant(kubectl, "runner")
-    operator = OperatorProcess(kubectl, folder)
+    kubectl.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SHARED_SECRET}})
+    operator = OperatorProcess(kubectl, folder, settings)
     try:
         yield operator
     finally:

@@ -9,10 +9,10 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import uvicorn
-
 from cryomamba_apiserver.app import create_app, utc_now
 from cryomamba_apiserver.gpus.service import GpuInventory
+from cryomamba_apiserver.operations.logs import configure_logs
+from cryomamba_apiserver.operations.serving import ApiServer, server_config
 from cryomamba_apiserver.settings import Settings
 from support.server_data import A6000
 
@@ -21,8 +21,10 @@ def main(data_dir: Path, control: Path, runner: str) -> None:
     def now() -> datetime:
         return utc_now() + timedelta(seconds=float((control / "clock").read_text()))
 
+    settings = Settings(data_dir=data_dir)
+    configure_logs("json", "info")
     app = create_app(
-        Settings(data_dir=data_dir),
+        settings,
         now=now,
         gpus_of_this_machine=lambda: GpuInventory("12.1", (A6000,)),
         runner=(sys.executable, runner, str(control / "script")),
@@ -30,10 +32,17 @@ def main(data_dir: Path, control: Path, runner: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, ws="websockets-sansio")).run(
-            [listener]
-        )
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        async def close_sockets() -> None:
+            await app.state.context.live.close()
+
+        ApiServer(
+            server_config(app, settings, app.state.metrics),
+            announce=lambda: print(address, flush=True),
+            close_sockets=close_sockets,
+            beside=None,
+        ).run([listener])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from cryomamba_apiserver.gpus.service import Gpu
 from cryomamba_apiserver.ports.job_store import JobRecord, JobRequest
 from cryomamba_crds.model_card import Label, ModelCard
-from cryomamba_crds.task import InferenceParams, ModelReference, PreviewParams
+from cryomamba_crds.task import InferenceParams, PreviewParams
 
 A6000 = Gpu(
     index=0,
@@ -32,10 +32,10 @@ def job_request(file_id: str = "file_aaaaaaaaaaaa", owner: str = "ada", **params
     return JobRequest(
         owner=owner,
         file_id=file_id,
-        model=ModelReference(name="demo", key="models/demo/0.zip", card=CARD, cache="cache"),
+        model="demo",
+        model_digest=CARD.digest,
         params=InferenceParams(**params),
         preview=PreviewParams(),
-        wire_params={},
         tiles=27,
     )
 

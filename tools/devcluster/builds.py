@@ -24,6 +24,11 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(root) / "cryomamba"
 
 
+def uv_cache_folder(environment: Mapping[str, str]) -> Path:
+    """Where uv keeps the user's wheels: in `UV_CACHE_DIR`, else beside the cache of this project."""
+    return Path(environment.get("UV_CACHE_DIR") or cache_folder(environment).with_name("uv"))
+
+
 def go_install(tool: Tool, folder: Path) -> None:
     """Puts a tool's binaries into a folder.
 

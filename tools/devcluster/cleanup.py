@@ -77,6 +77,8 @@ def clean(layout: Layout, *, owns_machine: bool) -> None:
     _stop(record, AFTER_SHIMS)
     if owns_machine:
         kernel.unmount_below(layout.folder)
+        if record.images:
+            kernel.unmount_below(Path(record.images))
         network.remove()
         kernel.remove_cgroups()
         kernel.restore_settings(record.sysctls)

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devcluster import builds, cleanup, kind, local, minio, network, packages
+from devcluster import buildah, builds, cleanup, docker, kind, local, minio, network, packages, product
 from devcluster.errors import ClusterError
 from devcluster.pins import read_pins
 from devcluster.state import Layout, Record
 
 # What `make test` uses; the others are built when somebody asks for them by name.
-USUAL_BUILDS = ("kubernetes", "coredns", "minio")
+USUAL_BUILDS = ("kubernetes", "coredns", "minio", "helm", "helm-unittest", "kubeconform")
+# Folders in the cache: of what builds images, and of a node's containerd.
+IMAGES = "images"
+NODE_IMAGES = "containerd"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +52,18 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--control-plane", action="store_true", help="etcd, API server and controller manager are enough")
     add("down", _down, "stop the cluster and remove everything but its logs")
     add("kubeconfig", _kubeconfig, "print the path of the running cluster's kubeconfig")
+    for name, command, text in (
+        ("build-images", _build_images, "build the product's images and print their names as JSON"),
+        (
+            "load-images",
+            _load_images,
+            "put the product's images on the node, built if need be; print their names as JSON",
+        ),
+    ):
+        add(name, command, text).add_argument(
+            "--base",
+            help="base image, by its full name in a registry (default: Docker's official Python, else made here)",
+        )
     image = add("load-image", _load_image, "put the images of a docker or OCI archive on the node")
     image.add_argument("archive", type=Path)
     stop = add("stop-component", _stop_component, "end one component")
@@ -76,11 +91,15 @@ def _on_kind(layout: Layout) -> bool:
 
 
 def _up(options: argparse.Namespace, cache: Path) -> str:
-    layout, tools = _layout(options, cache), read_pins()
+    return str(_start(_layout(options, cache), cache, with_node=not options.control_plane))
+
+
+def _start(layout: Layout, cache: Path, *, with_node: bool) -> Path:
+    tools = read_pins()
     if _on_kind(layout):
-        return str(kind.up(layout, builds.binaries(tools["kind"], cache)))
+        return kind.up(layout, builds.binaries(tools["kind"], cache))
     binaries = functools.partial(builds.binaries, cache=cache)
-    return str(local.up(layout, tools, binaries, with_node=not options.control_plane))
+    return local.up(layout, tools, binaries, cache / NODE_IMAGES, with_node=with_node)
 
 
 def _down(options: argparse.Namespace, cache: Path) -> None:
@@ -101,6 +120,39 @@ def _kubeconfig(options: argparse.Namespace, cache: Path) -> str:
 def _load_image(options: argparse.Namespace, cache: Path) -> str:
     layout = _layout(options, cache)
     return kind.load_image(layout, options.archive) if _on_kind(layout) else local.load_image(layout, options.archive)
+
+
+def _build_images(options: argparse.Namespace, cache: Path) -> str:
+    builder = docker.Docker(options.base) if _on_kind(_layout(options, cache)) else _buildah(options, cache)
+    with product.session(builder, cache / IMAGES) as place:
+        return json.dumps(product.build(builder, place, always=True), indent=1)
+
+
+def _load_images(options: argparse.Namespace, cache: Path) -> str:
+    layout = _layout(options, cache)
+    was_there = layout.kubeconfig.exists()
+    _start(layout, cache, with_node=True)
+    try:
+        return json.dumps(_on_node(layout, options, cache), indent=1)
+    finally:
+        # The images stay for the next cluster.
+        if not was_there:
+            _down(options, cache)
+
+
+def _on_node(layout: Layout, options: argparse.Namespace, cache: Path) -> dict[str, str]:
+    """Puts the product's images on the running node; their names and tags."""
+    if _on_kind(layout):
+        builder = docker.Docker(options.base)
+        with product.session(builder, cache / IMAGES) as place:
+            references = product.build(builder, place)
+            kind.load_images(layout, references.values())
+        return references
+    return local.load_product(layout, _buildah(options, cache), cache / IMAGES)
+
+
+def _buildah(options: argparse.Namespace, cache: Path) -> buildah.Buildah:
+    return buildah.Buildah(cache / IMAGES, builds.uv_cache_folder(os.environ), options.base)
 
 
 def _stop_component(options: argparse.Namespace, cache: Path) -> None:

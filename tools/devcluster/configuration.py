@@ -35,16 +35,17 @@ def cni(leases: Path) -> str:
     return json.dumps({"cniVersion": "1.0.0", "name": "cryomamba", "plugins": [bridge]}, indent=1)
 
 
-def containerd(folder: Path, socket: Path, networks: Path) -> str:
-    """Containerd 1.6 and its CRI plugin, with everything that can be in the cluster's folder there.
+def containerd(root: Path, folder: Path, socket: Path, networks: Path) -> str:
+    """Containerd 1.6 and its CRI plugin, with everything that can be in the cluster's folder there but the images.
 
     Args:
-        folder: Where its data go.
+        root: Where images go.
+        folder: Where its other data go.
         socket: Where it listens.
         networks: Folder of the CNI configuration.
     """
     return f"""version = 2
-root = "{folder}/root"
+root = "{root}"
 state = "{folder}/state"
 disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]

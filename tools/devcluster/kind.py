@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from devcluster import builds, commands, configuration
@@ -77,6 +78,18 @@ def load_image(layout: Layout, archive: Path) -> str:
     return commands.run(
         [Path(record.binaries[BACKEND]) / "kind", "load", "image-archive", "--name", NAME, archive],
     )
+
+
+def load_images(layout: Layout, references: Iterable[str]) -> None:
+    """Puts images that Docker has on the node, unless they are there.
+
+    Raises:
+        ClusterError: No cluster runs, or Docker has no such image.
+    """
+    record = Record.read(layout.record)
+    if record is None:
+        raise ClusterError("No cluster runs here.", "Start one: up")
+    commands.run([Path(record.binaries[BACKEND]) / "kind", "load", "docker-image", "--name", NAME, *references])
 
 
 def stop_component(layout: Layout, name: str, first: signal.Signals) -> None:

@@ -6,7 +6,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from devcluster import certificates, cleanup, components, configuration, network, node, packages, processes, running
+from devcluster import (
+    certificates,
+    cleanup,
+    components,
+    configuration,
+    network,
+    node,
+    node_images,
+    packages,
+    processes,
+    product,
+    running,
+)
+from devcluster.buildah import Buildah
 from devcluster.components import Component
 from devcluster.errors import ClusterError
 from devcluster.pins import Tool
@@ -26,7 +39,7 @@ SERVER_ADDRESSES = [network.NODE_ADDRESS, network.LOOPBACK, network.API_SERVICE_
 Binaries = Callable[[Tool], Path]
 
 
-def up(layout: Layout, tools: dict[str, Tool], binaries: Binaries, *, with_node: bool) -> Path:
+def up(layout: Layout, tools: dict[str, Tool], binaries: Binaries, images: Path, *, with_node: bool) -> Path:
     """Starts what of the cluster does not run and returns the administrator's kubeconfig.
 
     What is left of a crashed cluster, or one with a dead component, is removed first. Cleans up when it fails.
@@ -35,6 +48,7 @@ def up(layout: Layout, tools: dict[str, Tool], binaries: Binaries, *, with_node:
         layout: Its files.
         tools: The pinned tools.
         binaries: Gives the folder of a tool's binaries.
+        images: Folder in which a node's images outlive the cluster.
         with_node: Whether pods shall run; without, etcd, API server and controller manager are enough.
 
     Raises:
@@ -64,7 +78,7 @@ def up(layout: Layout, tools: dict[str, Tool], binaries: Binaries, *, with_node:
             if record is None:
                 record = _start_control_plane(layout, kubernetes, root=root)
             if with_node:
-                node.start(layout, record, coredns)
+                node.start(layout, record, coredns, images)
         except BaseException:
             cleanup.clean(layout, owns_machine=owns_machine)
             raise
@@ -115,6 +129,30 @@ def load_image(layout: Layout, archive: Path) -> str:
     if not _running(layout).with_node:
         raise ClusterError("Only a control plane runs here, and no node that could take an image.", "Start it: up")
     return node.load_image(layout, archive)
+
+
+def load_product(layout: Layout, builder: Buildah, folder: Path) -> dict[str, str]:
+    """Puts the product's images on the node, built if need be; their names and tags.
+
+    Args:
+        layout: The cluster's files.
+        builder: What builds and keeps them.
+        folder: The builder's, for files on the way.
+
+    Raises:
+        ClusterError: No node runs, a build fails, or containerd refuses an image.
+    """
+    if not _running(layout).with_node:
+        raise ClusterError("Only a control plane runs here, and no node that could take an image.", "Start it: up")
+    references = product.references(builder)
+    if not node_images.missing(layout, references.values()):
+        return references
+    with product.session(builder, folder) as place:
+        references = product.build(builder, place)
+        absent = node_images.missing(layout, references.values())
+        node_images.load(layout, builder, absent, place)
+        node_images.remember(layout, references.values())
+    return references
 
 
 def stop_component(layout: Layout, name: str, first: signal.Signals) -> None:

@@ -4,20 +4,33 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from devcluster import api, certificates, commands, components, configuration, images, kernel, processes, running
+from devcluster import (
+    api,
+    certificates,
+    commands,
+    components,
+    configuration,
+    images,
+    kernel,
+    node_images,
+    processes,
+    running,
+)
 from devcluster.errors import ClusterError
 from devcluster.state import Layout, Record
 
 GPU_SECONDS = 20.0
+STOP_SECONDS = 5.0
 
 
-def start(layout: Layout, record: Record, coredns: str) -> None:
+def start(layout: Layout, record: Record, coredns: str, images_folder: Path) -> None:
     """Starts the node's components and waits until it takes pods.
 
     Args:
         layout: The cluster's files.
         record: What runs; on disk after every step.
         coredns: Folder of CoreDNS' binary.
+        images_folder: containerd's root, in which the product's images outlive the cluster.
 
     Raises:
         ClusterError: This machine does not let us, or a component does not come up.
@@ -25,6 +38,7 @@ def start(layout: Layout, record: Record, coredns: str) -> None:
     record.binaries["coredns"] = coredns
     record.with_node = True
     record.sysctls = kernel.settings()
+    record.images = str(images_folder)
     record.absent = kernel.absent_paths()
     running.give_ports(record, components.NODE_PORTS)
     record.write(layout.record)
@@ -35,8 +49,15 @@ def start(layout: Layout, record: Record, coredns: str) -> None:
         _require(client.request(record.ports["kube-apiserver"], path, "POST", content), path)
     began = datetime.now(UTC)
     containerd, *others = components.node(layout, record)
+    node_images.remove_leftovers(images_folder)
     running.start(containerd, layout, record)
     running.wait_for(containerd, layout, record)
+    if node_images.forget_containers(layout):
+        # Kubernetes' part of it reads what there is when it starts.
+        processes.stop(record.processes[containerd.name], STOP_SECONDS)
+        running.start(containerd, layout, record)
+        running.wait_for(containerd, layout, record)
+    node_images.tidy(layout, images_folder)
     pause = layout.folder / "pause.tar"
     images.busybox_archive(pause, configuration.PAUSE_IMAGE, ["/bin/sleep", "2147483647"])
     load_image(layout, pause)
@@ -56,7 +77,9 @@ def _write_configuration(layout: Layout, record: Record) -> None:
     server, kubeconfig = running.server_url(record), pki / "coredns.kubeconfig"
     for file, content in {
         networks / "10-cryomamba.conflist": configuration.cni(layout.folder / "leases"),
-        folder / "containerd.toml": configuration.containerd(layout.folder / "containerd", socket, networks),
+        folder / "containerd.toml": configuration.containerd(
+            Path(record.images), layout.folder / "containerd", socket, networks
+        ),
         folder / "kubelet.json": json.dumps(kubelet, indent=1),
         folder / "kube-proxy.json": json.dumps(proxy, indent=1),
         folder / "Corefile": configuration.corefile(kubeconfig, server, port["coredns"], port["coredns-ready"]),

@@ -29,6 +29,9 @@ NODE = {
 }
 # What tests start for themselves.
 TESTS = {
+    "/usr/include/stdio.h": "libc6-dev",
+    "cc": "gcc",
+    "nginx": "nginx-light",
     "redis-server": "redis-server",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -40,8 +43,8 @@ def missing(wanted: dict[str, str], present: Callable[[str], bool]) -> dict[str,
 
 
 def is_present(program: str) -> bool:
-    """Whether a program is on the PATH of the administrator; a path stands for itself."""
-    return find(program) is not None
+    """Whether a program is on the PATH of the administrator; a path stands for itself, be it a program or not."""
+    return Path(program).exists() if "/" in program else find(program) is not None
 
 
 def find(program: str) -> str | None:

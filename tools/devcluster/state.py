@@ -83,6 +83,7 @@ class Record:
         binaries: Folder of each built tool by its name.
         processes: Component by name.
         sysctls: Kernel settings before the node changed them, by their path below /proc/sys.
+        images: containerd's root folder, which outlives the cluster; empty without a node.
         absent: Paths outside the cluster's folder that were not there before the node.
     """
 
@@ -93,6 +94,7 @@ class Record:
     binaries: dict[str, str] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
+    images: str = ""
     absent: list[str] = field(default_factory=list)
 
     @classmethod

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cryomamba_apiserver.ports.job_references import JobReference
+from cryomamba_apiserver.ports.job_references import JobReference, model_keys
 from cryomamba_apiserver.ports.job_store import JobRecord, JobStatus
 from cryomamba_crds import keys
 
@@ -59,7 +59,7 @@ def _reference(record: JobRecord) -> JobReference:
         job_id=record.job_id,
         uid=record.uid,
         file_id=record.request.file_id,
-        model_key=record.request.model.key,
+        model_keys=model_keys(record.request.model, record.request.model_digest),
         ended_at=(record.completed_at or record.updated_at) if record.status.finished else None,
         keys=frozenset(named),
     )

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-_VERSION = 2
+_VERSION = 3
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -41,6 +41,19 @@ UPDATE jobs SET
     completed_at = json_extract(record, '$.completed_at');
 """
 
+# Version 2 had the model's card and the client's own words in each request.
+_FROM_2 = """
+UPDATE jobs SET record = json_remove(
+    json_set(
+        record,
+        '$.request.model_digest', json_extract(record, '$.request.model.card.digest'),
+        '$.request.model', json_extract(record, '$.request.model.name')
+    ),
+    '$.request.wire_params'
+);
+"""
+_UPGRADES = {1: _FROM_1 + _FROM_2, 2: _FROM_2}
+
 
 def prepare(database: sqlite3.Connection) -> None:
     """Create the tables, or bring them up to date, whole or not at all.
@@ -54,5 +67,5 @@ def prepare(database: sqlite3.Connection) -> None:
             f"the table of jobs is of version {version}, this server knows {_VERSION}: "
             "start the newer server that wrote it, or another data directory"
         )
-    upgrade = _FROM_1 if version == 1 else ""
+    upgrade = _UPGRADES.get(version, "")
     database.executescript(f"BEGIN IMMEDIATE; {upgrade} {_CREATE} PRAGMA user_version = {_VERSION}; COMMIT;")

@@ -75,13 +75,15 @@ class JobTable:
 
         Raises RetryKeyConflictError, DuplicateJobError, QueueFullError, StorageFullError.
         """
-        fingerprint = _fingerprint(request)
+        owner, fingerprint = request.owner, _fingerprint(request)
+        if owner is None:
+            raise ValueError("a job of this machine has an owner")
         with self._writing():
-            if retry and (earlier := self.receipt(request.owner, retry)):
+            if retry and (earlier := self.receipt(owner, retry)):
                 return Taken(earlier, None)
             live = self._database.execute(
                 "SELECT job_id FROM jobs WHERE owner = ? AND fingerprint = ? AND status IN ('queued', 'running')",
-                (request.owner, fingerprint),
+                (owner, fingerprint),
             ).fetchone()
             if live:
                 raise DuplicateJobError(live[0])
@@ -94,13 +96,13 @@ class JobTable:
             receipt = JobReceipt(
                 job_id=record.job_id,
                 file_id=request.file_id,
-                model=request.model.name,
+                model=request.model,
                 created_at=now,
                 queue_position=waiting + 1,
                 estimated_duration_seconds=self.estimate(request),
             )
             if retry:
-                self._keep(receipt, request.owner, retry)
+                self._keep(receipt, owner, retry)
         return Taken(receipt, record)
 
     def get(self, job_id: str) -> JobRecord:
@@ -133,9 +135,9 @@ class JobTable:
         row = self._database.execute(
             "SELECT json_extract(record, '$.result.seconds_per_tile') FROM jobs"
             " WHERE digest = ? AND status = 'completed' ORDER BY number DESC LIMIT 1",
-            (request.model.card.digest,),
+            (request.model_digest,),
         ).fetchone()
-        return None if row is None or row[0] is None else math.ceil(row[0] * request.tiles)
+        return None if row is None or row[0] is None else math.ceil(row[0] * (request.tiles or 0))
 
     def change(self, job_id: str, changes: Mapping[str, object]) -> JobRecord:
         """Change fields of a job as it stands now and return it; one that has ended stays as it ended.
@@ -177,7 +179,7 @@ class JobTable:
                 record.request.owner,
                 record.status,
                 fingerprint,
-                record.request.model.card.digest,
+                record.request.model_digest,
                 _moment(record.created_at),
                 record.model_dump_json(),
             ),
@@ -242,7 +244,7 @@ def _fingerprint(request: JobRequest) -> str:
     """Return what is equal for two requests whose results would be equal."""
     same = {
         "file": request.file_id,
-        "model": request.model.card.digest,
+        "model": request.model_digest,
         "params": request.params.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()

@@ -19,6 +19,7 @@ from cryomamba_apiserver.adapters.opening import RunnerStore
 from cryomamba_apiserver.adapters.recent_jobs import RecentJobs
 from cryomamba_apiserver.adapters.runner_process import RunnerProcess
 from cryomamba_apiserver.adapters.watchers import Watchers
+from cryomamba_apiserver.models.pinned import pinned_card
 from cryomamba_apiserver.ports.job_store import (
     JobFinishedError,
     JobPage,
@@ -35,9 +36,9 @@ from cryomamba_apiserver.ports.object_store import (
     StoreUnavailableError,
 )
 from cryomamba_crds import keys
-from cryomamba_crds.failures import Failure
+from cryomamba_crds.failures import Failure, FailureError
 from cryomamba_crds.report import Manifest
-from cryomamba_crds.task import Task
+from cryomamba_crds.task import ModelReference, Task
 
 _log = logging.getLogger(__name__)
 _WRITE_SECONDS = 0.5
@@ -181,6 +182,8 @@ class LocalJobStore:
             last, failure = await self._attempt(record, slot)
         except JobFinishedError:
             return
+        except FailureError as error:
+            last, failure = {}, error.failure
         except Exception as error:  # noqa: BLE001 - one job's trouble must not end the others; the job says it
             _log.exception("job %s could not be run", record.job_id)
             last, failure = {}, not_run(error)
@@ -192,7 +195,7 @@ class LocalJobStore:
         folder = self._profile.data_dir / "logs" / record.job_id / str(record.attempt)
         runner = await RunnerProcess.start(
             self._profile.runner,
-            self._task(record),
+            await self._task(record),
             folder=folder,
             scratch=self._scratch,
             gpu=slot,
@@ -260,14 +263,21 @@ class LocalJobStore:
                 _log.exception("the state of jobs cannot be written; trying again in %s s", _FULL_DISK_SECONDS)
                 await asyncio.sleep(_FULL_DISK_SECONDS)
 
-    def _task(self, record: JobRecord) -> Task:
+    async def _task(self, record: JobRecord) -> Task:
         request = record.request
+        if request.file_id is None or request.model_digest is None:
+            raise ValueError("a job of this machine names a file and a model's digest")
         return Task(
             job_id=record.job_id,
             job_uid=record.uid,
             attempt=record.attempt,
             input_key=keys.file_volume(request.file_id),
-            model=request.model,
+            model=ModelReference(
+                name=request.model,
+                key=keys.model_archive(request.model, request.model_digest),
+                card=await pinned_card(self._objects, request.model, request.model_digest),
+                cache=str(self._profile.data_dir / "models"),
+            ),
             params=request.params,
             preview=request.preview,
             store=self._profile.store.store,

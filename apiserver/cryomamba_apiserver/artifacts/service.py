@@ -63,7 +63,7 @@ class Downloads:
         except JobMissingError:
             raise _refused() from None
         now, expires = self._now(), _seconds(link.expires)
-        owner = record.request.owner
+        owner = record.request.owner or ""
         if expires is None or not self._signer.valid(link.job_id, link.name, owner, link.token, expires, now):
             raise _refused()
         return _download(record, link.name, datetime.fromtimestamp(expires, UTC) - now)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cryomamba_apiserver.commands.listening import listening, url_of
 from cryomamba_apiserver.commands.options import DataDir
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def serve(
 ) -> None:
     """Run the server on this machine: jobs in SQLite, files in a directory, one process a job.
 
+    With CRYOMAMBA_KUBERNETES_NAMESPACE, jobs are SegmentationJobs of a cluster, and nothing is kept on this machine.
     Settings: environment variables CRYOMAMBA_…, see docs/settings.md.
     """
     # Imported here: `cryomamba --help` loads this module.
@@ -54,16 +56,17 @@ def serve(
     given = {"listen_host": host, "listen_port": port, "data_dir": data_dir}
     settings = read_settings(os.environ, **{name: value for name, value in given.items() if value is not None})
     configure_logs(settings.log_format, settings.log_level)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
-        held.enter_context(_alone(settings.data_dir))
-        _check_room(settings.data_dir)
+        if settings.kubernetes_namespace is None:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_alone(settings.data_dir))
+            _check_room(settings.data_dir)
         check_token_settings(settings)
-        listener = held.enter_context(_listening(settings.listen_host, settings.listen_port))
+        listener = held.enter_context(listening(settings.listen_host, settings.listen_port))
         metrics_listener = (
             None
             if settings.metrics_port is None
-            else held.enter_context(_listening(settings.metrics_host, settings.metrics_port))
+            else held.enter_context(listening(settings.metrics_host, settings.metrics_port))
         )
         application = create_app(settings)
         _run(application, settings, listener, metrics_listener)
@@ -110,10 +113,13 @@ def _announce(settings: "Settings", listener: socket.socket, metrics_listener: s
     from cryomamba_apiserver.auth import Scope  # noqa: PLC0415
     from cryomamba_apiserver.tokens.opening import own_authority  # noqa: PLC0415
 
-    typer.echo(f"CryoMamba listens on {_url(listener)}")
+    typer.echo(f"CryoMamba listens on {url_of(listener)}")
     if metrics_listener is not None:
-        typer.echo(f"Metrics: {_url(metrics_listener)}/metrics")
-    typer.echo(f"Data: {settings.data_dir}")
+        typer.echo(f"Metrics: {url_of(metrics_listener)}/metrics")
+    if settings.kubernetes_namespace is None:
+        typer.echo(f"Data: {settings.data_dir}")
+    else:
+        typer.echo(f"Jobs: SegmentationJobs in the namespace {settings.kubernetes_namespace}")
     if settings.oidc_issuer is not None:
         typer.echo(f"Tokens: those of {settings.oidc_issuer}")
         return
@@ -123,11 +129,6 @@ def _announce(settings: "Settings", listener: socket.socket, metrics_listener: s
     user = getpass.getuser()
     token = own_authority(settings, utc_now).issue(user, frozenset({Scope.READ, Scope.WRITE}), timedelta(hours=24))
     typer.echo(f"Token of {user}, good for 24 hours:\n{token}")
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager
@@ -156,17 +157,3 @@ def _check_room(data_dir: Path) -> None:
             err=True,
         )
         raise typer.Exit(1) from None
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with listener:
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            typer.echo(f"Can't listen on {host}:{port}: {error.strerror}.\nChoose another --host or --port.", err=True)
-            raise typer.Exit(1) from None
-        yield listener

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,20 +20,22 @@ def sweep(
 ) -> None:
     """Remove expired uploads, what no record names any more, and what has been kept long enough.
 
-    Safe beside a running server, twice at once, and to be stopped. Settings: CRYOMAMBA_SWEEP_GRACE_SECONDS,
-    CRYOMAMBA_KEEP_FILES_DAYS, CRYOMAMBA_KEEP_JOBS_DAYS; all are in docs/settings.md.
+    Safe beside a running server, twice at once, and to be stopped. With CRYOMAMBA_KUBERNETES_NAMESPACE, the jobs are
+    the cluster's. Settings: CRYOMAMBA_SWEEP_GRACE_SECONDS, CRYOMAMBA_KEEP_FILES_DAYS, CRYOMAMBA_KEEP_JOBS_DAYS; all are
+    in docs/settings.md.
     """
     from cryomamba_apiserver.adapters.opening import store_failure  # noqa: PLC0415 - --help does without
+    from cryomamba_apiserver.ports.job_store import JobsUnavailableError  # noqa: PLC0415
     from cryomamba_apiserver.ports.object_store import StoreUnavailableError  # noqa: PLC0415
     from cryomamba_apiserver.settings import SettingsError, read_settings  # noqa: PLC0415
+    from cryomamba_crds.failures import FailureError  # noqa: PLC0415
 
     try:
         settings = read_settings(os.environ, **({"data_dir": data_dir} if data_dir else {}))
     except SettingsError as error:
         typer.echo(f"Error: {error}\nHint: {error.failure.hint}", err=True)
         raise typer.Exit(2) from None
-    table = settings.data_dir / "jobs.sqlite"
-    if not table.is_file():
+    if settings.kubernetes_namespace is None and not (settings.data_dir / "jobs.sqlite").is_file():
         typer.echo(
             f"Error: there is no table of jobs in {settings.data_dir}; without it every result would seem left over.\n"
             "Hint: name the server's directory with --data-dir.",
@@ -42,21 +43,28 @@ def sweep(
         )
         raise typer.Exit(1)
     try:
-        asyncio.run(_sweep(settings, table, dry_run=dry_run))
+        asyncio.run(_sweep(settings, dry_run=dry_run))
+    except JobsUnavailableError as error:
+        typer.echo(f"Error: {error}\nHint: {error.hint}", err=True)
+        raise typer.Exit(1) from None
+    except FailureError as error:
+        typer.echo(f"Error: {error.failure.message}\nHint: {error.failure.hint}", err=True)
+        raise typer.Exit(1) from None
     except StoreUnavailableError as error:
         failure = store_failure(error).failure
         typer.echo(f"Error: {failure.message}\nHint: {failure.hint}", err=True)
         raise typer.Exit(1) from None
 
 
-async def _sweep(settings: "Settings", table: Path, *, dry_run: bool) -> None:
-    from cryomamba_apiserver.adapters.job_references import LocalJobReferences  # noqa: PLC0415 - see above
-    from cryomamba_apiserver.adapters.opening import object_store  # noqa: PLC0415
+async def _sweep(settings: "Settings", *, dry_run: bool) -> None:
+    from cryomamba_apiserver.adapters.opening import object_store  # noqa: PLC0415 - see above
     from cryomamba_apiserver.app import utc_now  # noqa: PLC0415
+    from cryomamba_apiserver.profiles import job_references  # noqa: PLC0415
     from cryomamba_apiserver.sweep.run import Sweep, sweep_rules  # noqa: PLC0415
 
-    async with object_store(settings) as objects:
-        sweeper = Sweep(objects, LocalJobReferences(table), sweep_rules(settings), utc_now, settings.data_dir)
+    async with object_store(settings) as objects, job_references(settings, objects) as references:
+        data_dir = settings.data_dir if settings.kubernetes_namespace is None else None
+        sweeper = Sweep(objects, references, sweep_rules(settings), utc_now, data_dir)
         if dry_run:
             _, removal = await sweeper.look()
             _show(removal)

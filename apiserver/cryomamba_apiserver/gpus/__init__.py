@@ -1,1 +1,1 @@
-"""The GPUs of this machine."""
+"""The GPUs that jobs run on: this machine's, or those of a cluster's nodes."""

@@ -3,67 +3,95 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pynvml
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _MIB = 1 << 20
+# MIG, laptops, cards that share the machine's memory, containers that may not ask, drivers older than the question.
+_NOT_TOLD = (
+    pynvml.NVMLError_NotSupported,
+    pynvml.NVMLError_NoPermission,
+    pynvml.NVMLError_NoData,
+    pynvml.NVMLError_NotReady,
+    pynvml.NVMLError_FunctionNotFound,
+)
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What NVML says of one GPU: bytes, percent, °C, W."""
+    """What NVML says of one GPU: bytes, percent, °C, W. None is what the card does not tell."""
 
     index: int
     name: str
-    memory_total: int
-    memory_free: int
-    memory_used: int
+    memory_total: int | None
+    memory_free: int | None
+    memory_used: int | None
     compute_capability: str
     utilization: int | None
     temperature: int | None
     power_usage: int | None
     power_limit: int | None
-    """The last four are None on cards that do not tell: laptops, MIG."""
 
 
 @dataclass(frozen=True)
 class GpuInventory:
-    """This machine's GPUs; the version is None where there is no driver."""
+    """A machine's GPUs; the version is None where there is no driver."""
 
     cuda_version: str | None
     gpus: tuple[Gpu, ...]
+    problems: tuple[str, ...] = ()
+    """Why the driver, or a GPU that it has, could not be asked."""
 
 
 def read_gpus() -> GpuInventory:
-    """Return this machine's GPUs; a machine without a driver has none, which is no error."""
+    """Return this machine's GPUs; a machine without a driver has none, which is no error.
+
+    Takes as long as the driver does, which may be for ever.
+    """
     try:
         pynvml.nvmlInit()
+        try:
+            return _read_all()
+        finally:
+            # Not kept open: as long as somebody uses them, GPUs can be neither reset nor partitioned.
+            pynvml.nvmlShutdown()
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
         return GpuInventory(None, ())
     except pynvml.NVMLError as error:
-        _log.warning("the NVIDIA driver does not answer, so no GPU is used: %s", error)
-        return GpuInventory(None, ())
-    try:
-        version = pynvml.nvmlSystemGetCudaDriverVersion()
-        return GpuInventory(
-            cuda_version=f"{version // 1000}.{version % 1000 // 10}",
-            gpus=tuple(_read(index) for index in range(pynvml.nvmlDeviceGetCount())),
-        )
-    finally:
-        pynvml.nvmlShutdown()
+        return _unreadable(error)
+
+
+def _unreadable(error: pynvml.NVMLError) -> GpuInventory:
+    _log.warning("the NVIDIA driver does not answer, so no GPU is used: %s", error)
+    return GpuInventory(None, (), (f"the NVIDIA driver does not answer: {error}",))
+
+
+def _read_all() -> GpuInventory:
+    version = pynvml.nvmlSystemGetCudaDriverVersion()
+    gpus, problems = [], []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        try:
+            gpus.append(_read(index))
+        except pynvml.NVMLError as error:
+            # One that has fallen off the bus does not take the others with it.
+            _log.warning("GPU %d does not answer, so it is not used: %s", index, error)
+            problems.append(f"GPU {index} does not answer: {error}")
+    return GpuInventory(f"{version // 1000}.{version % 1000 // 10}", tuple(gpus), tuple(problems))
 
 
 def _read(index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    memory = _told(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
         index=index,
         name=pynvml.nvmlDeviceGetName(handle),
-        memory_total=memory.total,
-        memory_free=memory.free,
-        memory_used=memory.used,
+        memory_total=None if memory is None else memory.total,
+        memory_free=None if memory is None else memory.free,
+        memory_used=None if memory is None else memory.used,
         compute_capability=f"{major}.{minor}",
         utilization=_told(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
         temperature=_told(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
@@ -72,10 +100,10 @@ def _read(index: int) -> Gpu:
     )
 
 
-def _told(reading: Callable[[], int]) -> int | None:
+def _told(reading: Callable[[], _T]) -> _T | None:
     try:
         return reading()
-    except pynvml.NVMLError_NotSupported:
+    except _NOT_TOLD:
         return None
 
 
@@ -98,6 +126,6 @@ def usable_gpus(inventory: GpuInventory, cuda_visible_devices: str | None) -> tu
     return tuple(index for index in there if str(index) in names)
 
 
-def mib(count: int) -> int:
-    """Return bytes as whole MiB."""
-    return count // _MIB
+def mib(count: int | None) -> int | None:
+    """Return bytes as whole MiB, None as None."""
+    return None if count is None else count // _MIB

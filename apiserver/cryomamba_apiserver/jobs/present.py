@@ -10,6 +10,7 @@ from cryomamba_apiserver.jobs.schemas import (
     ErrorMessage,
     JobCreated,
     JobDetails,
+    JobParams,
     JobSummary,
     PreviewMessage,
     PreviewPicture,
@@ -39,8 +40,8 @@ def details(record: JobRecord, signer: LinkSigner, now: datetime) -> JobDetails:
         job_id=record.job_id,
         status=record.status,
         file_id=record.request.file_id,
-        model=record.request.model.name,
-        params=record.request.wire_params,
+        model=record.request.model,
+        params=JobParams.from_inference(record.request.params).model_dump(mode="json", exclude_none=True),
         created_at=record.created_at,
         started_at=record.started_at,
         completed_at=record.completed_at,
@@ -66,7 +67,7 @@ def artifact_links(record: JobRecord, signer: LinkSigner, now: datetime) -> list
             name=artifact.name,
             size=artifact.size,
             content_type=artifact.content_type,
-            url=signer.link(record.job_id, artifact.name, record.request.owner, now),
+            url=signer.link(record.job_id, artifact.name, record.request.owner or "", now),
             created_at=artifact.created_at,
         )
         for artifact in record.result.artifacts

@@ -1,17 +1,20 @@
 """Bodies of the job endpoints and messages of the WebSocket."""
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from cryomamba_apiserver.ports.job_store import JobStatus
 from cryomamba_apiserver.wire import RequestBody, Timestamp
 from cryomamba_crds.failures import Failure
 from cryomamba_crds.model_card import SpacingPolicy
 from cryomamba_crds.report import GpuStats, Progress, Statistics
-from cryomamba_crds.task import Folds, InferenceParams, PreviewParams
+from cryomamba_crds.task import Folds, InferenceParams, PreviewParams, VoxelSize
+from cryomamba_crds.wishes import inference_wish
 
 _Edge = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+_MOST_FOLDS = 10
 
 
 class JobParams(RequestBody):
@@ -20,7 +23,9 @@ class JobParams(RequestBody):
     folds: Annotated[
         Folds, Field(description='"all", or a list of folds; ["all"] is the fold trained on all data.')
     ] = "all"
-    step_size: Annotated[float, Field(ge=0.1, le=1.0, description="Tile distance as a fraction of the patch.")] = 0.5
+    step_size: Annotated[
+        float, Field(ge=0.1, le=1.0, description="Tile distance as a fraction of the patch, in whole percents.")
+    ] = 0.5
     disable_tta: Annotated[bool, Field(description="Switch mirroring off: faster, a little less accurate.")] = False
     save_probabilities: bool = False
     spacing_policy: Annotated[
@@ -32,6 +37,49 @@ class JobParams(RequestBody):
         Field(description="[X, Y, Z] in nm; overrides what the file's header says."),
     ] = None
     invert: Annotated[bool, Field(description="Negate intensities, for a contrast opposite to the model's.")] = False
+
+    # A resource of Kubernetes holds whole numbers and strings. What it could not hold exactly is refused everywhere, so
+    # that a request means the same to every server.
+
+    @field_validator("folds")
+    @classmethod
+    def _each_fold_once(cls, folds: Folds) -> Folds:
+        if folds == "all":
+            return folds
+        once = list(dict.fromkeys(folds))
+        if len(once) > _MOST_FOLDS:
+            raise ValueError(f"name at most {_MOST_FOLDS} folds")
+        return once
+
+    @field_validator("step_size")
+    @classmethod
+    def _whole_percent(cls, step: float) -> float:
+        percent = round(step * 100) / 100
+        if not math.isclose(percent, step, rel_tol=1e-12):  # what arithmetic makes of 0.3 is 0.3
+            raise ValueError("must be a whole percentage: at most two decimals")
+        return percent
+
+    @field_validator("voxel_size")
+    @classmethod
+    def _in_attometres(cls, size: VoxelSize | None) -> VoxelSize | None:
+        try:
+            inference_wish(InferenceParams(voxel_size_nm=size))
+        except ValueError:
+            raise ValueError("an edge is below 1000000 nm and has at most nine decimals") from None
+        return size
+
+    @classmethod
+    def from_inference(cls, params: InferenceParams) -> Self:
+        """Return what is asked for by the parameters of a runner's task."""
+        return cls(
+            folds=params.folds,
+            step_size=params.step_size,
+            disable_tta=not params.mirroring,
+            save_probabilities=params.save_probabilities,
+            spacing_policy=params.spacing_policy,
+            voxel_size=params.voxel_size_nm,
+            invert=params.invert,
+        )
 
     def to_inference(self) -> InferenceParams:
         """Return the same in the words of the runner's task."""
@@ -82,7 +130,9 @@ class JobDetails(BaseModel):
 
     job_id: str
     status: JobStatus
-    file_id: str
+    file_id: Annotated[
+        str | None, Field(description="Absent where the job was made on the cluster and names another object.")
+    ] = None
     model: str
     params: dict[str, Any]
     created_at: Timestamp

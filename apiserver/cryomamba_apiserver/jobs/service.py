@@ -23,10 +23,8 @@ from cryomamba_apiserver.ports.job_store import (
 )
 from cryomamba_apiserver.uploads.schemas import VolumeMetadata
 from cryomamba_apiserver.uploads.service import UploadService
-from cryomamba_crds import keys
 from cryomamba_crds.failures import FailureError
 from cryomamba_crds.model_gate import check_runnable, count_tiles, image_spacing, network_shape, resolve_folds
-from cryomamba_crds.task import ModelReference
 
 _RETRY_AFTER_SECONDS = 60
 
@@ -34,11 +32,10 @@ _RETRY_AFTER_SECONDS = 60
 class JobService:
     """Decides about jobs."""
 
-    def __init__(self, jobs: JobStore, uploads: UploadService, catalogue: Catalogue, model_cache: str) -> None:
+    def __init__(self, jobs: JobStore, uploads: UploadService, catalogue: Catalogue) -> None:
         self._jobs = jobs
         self._uploads = uploads
         self._catalogue = catalogue
-        self._model_cache = model_cache
 
     async def receipt(self, principal: Principal, request: CreateJob, key: str | None) -> JobReceipt | None:
         """Return what the same request was answered with under this key; None where it is new, or there is no key.
@@ -68,15 +65,10 @@ class JobService:
         wanted = JobRequest(
             owner=principal.subject,
             file_id=request.file_id,
-            model=ModelReference(
-                name=model.name,
-                key=keys.model_archive(model.name, model.card.digest),
-                card=model.card,
-                cache=self._model_cache,
-            ),
+            model=model.name,
+            model_digest=model.card.digest,
             params=request.params.to_inference(),
             preview=request.preview_config,
-            wire_params=request.params.model_dump(mode="json", exclude_none=True),
             tiles=_tiles(model, request.params, file.metadata),
         )
         try:

@@ -22,6 +22,7 @@ from cryomamba_apiserver.errors import (
 from cryomamba_apiserver.jobs.mailbox import FRAMES, WriteFrame
 from cryomamba_apiserver.jobs.schemas import PongMessage
 from cryomamba_apiserver.limits.admission import admit_socket
+from cryomamba_apiserver.ports.job_store import JobsUnavailableError
 from cryomamba_apiserver.ports.object_store import StoreUnavailableError
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,9 @@ async def watch_job(
     except StoreUnavailableError as error:
         _log.error("the store cannot be used: %s", error)
         code, reason = _TRY_AGAIN_LATER, "The server's object store cannot be used now."
+    except JobsUnavailableError as error:
+        _log.error("jobs cannot be asked about: %s", error)
+        code, reason = _TRY_AGAIN_LATER, str(error)
     except tuple(_REFUSALS) as refusal:
         code, reason = _REFUSALS[type(refusal)], refusal.failure.message
     except WebSocketDisconnect:

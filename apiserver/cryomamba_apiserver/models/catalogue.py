@@ -101,12 +101,16 @@ class Catalogue:
         """
         with as_file(files("cryomamba_apiserver") / "models" / "bundled" / DEMO_MODEL) as folder:
             card = ModelCard.model_validate_json((folder / "model.json").read_bytes())
-            try:
-                present = (await self.card(DEMO_MODEL)).digest == card.digest
-            except NotFoundError:
-                present = False
-            if not present:
+            if not await self._holds_bundled(card):
                 await self._add(DEMO_MODEL, folder / "model.zip", card)
+
+    async def _holds_bundled(self, card: ModelCard) -> bool:
+        try:
+            present = (await self.card(DEMO_MODEL)).digest == card.digest
+        except NotFoundError:
+            return False
+        # An earlier version wrote no card beside the zip.
+        return present and await self._objects.stat(keys.model_archive_card(DEMO_MODEL, card.digest)) is not None
 
     async def _missing(self, name: str) -> NotFoundError:
         available = await self.names()
@@ -120,8 +124,11 @@ class Catalogue:
         facts = await asyncio.to_thread(inspect_model, archive)
         with archive.open("rb") as source:
             await self._objects.write_file(keys.model_archive(name, card.digest), source)
-        # The card last: a model is there once its card is, and an older zip stays for the jobs that wait for it.
-        await self._objects.write(keys.model_card(name), card.model_dump_json(indent=1).encode())
+        # The card last: a model is there once its card is, and an older zip stays with its own card for the jobs that
+        # wait for it.
+        written = card.model_dump_json(indent=1).encode()
+        await self._objects.write(keys.model_archive_card(name, card.digest), written)
+        await self._objects.write(keys.model_card(name), written)
         return facts
 
     def _inspect(self, name: str, digest: str) -> ModelFacts:

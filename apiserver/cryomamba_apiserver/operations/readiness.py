@@ -20,14 +20,20 @@ class Readiness:
     Args:
         checks: What to ask, by a name that may be shown to anybody; whatever is raised means "not ready".
         deadline: How long each may take, in seconds.
+        telling: Errors whose own words anybody may read.
         clock: Seconds from some time on.
     """
 
     def __init__(
-        self, checks: Mapping[str, Check], deadline: float, clock: Callable[[], float] = time.monotonic
+        self,
+        checks: Mapping[str, Check],
+        deadline: float,
+        telling: tuple[type[Exception], ...] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._checks = checks
         self._deadline = deadline
+        self._telling = telling
         self._clock = clock
         self._asking = asyncio.Lock()
         self._asked_at = float("-inf")
@@ -50,6 +56,9 @@ class Readiness:
             _log.warning("not ready: %s did not answer within %g s", name, self._deadline)
             return f"did not answer within {self._deadline:g} s"
         except Exception as error:  # noqa: BLE001 - a check may fail in any way, and none is worth a failed probe
+            if isinstance(error, self._telling):
+                _log.warning("not ready: %s: %s", name, error)
+                return str(error)
             _log.warning("not ready: %s", name, exc_info=error)
             return "does not work; the server's log says why"
         return None

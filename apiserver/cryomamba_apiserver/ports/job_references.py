@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from cryomamba_crds import keys
+
 
 @dataclass(frozen=True)
 class JobReference:
@@ -12,13 +14,22 @@ class JobReference:
 
     job_id: str
     uid: str
-    file_id: str
-    model_key: str
-    """Of the zip that it runs, or ran."""
+    file_id: str | None
+    """None: it reads no uploaded file."""
+    model_keys: frozenset[str]
+    """Of the zip that it runs, or ran, and of its card; none where it runs whichever its name stands for."""
     ended_at: datetime | None
     """None while it is queued or running."""
     keys: frozenset[str]
-    """Objects that its record names: artifacts, manifest, the last preview."""
+    """Objects that its record names: artifacts, manifest, the last preview; one that ends with a slash names all below
+    it."""
+
+
+def model_keys(name: str, digest: str | None) -> frozenset[str]:
+    """Return the keys of a pinned model."""
+    if digest is None:
+        return frozenset()
+    return frozenset({keys.model_archive(name, digest), keys.model_archive_card(name, digest)})
 
 
 class JobReferences(Protocol):

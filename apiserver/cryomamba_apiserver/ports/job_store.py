@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from cryomamba_crds.failures import Failure
 from cryomamba_crds.report import GpuStats, Manifest, Preview, Progress
-from cryomamba_crds.task import InferenceParams, ModelReference, PreviewParams
+from cryomamba_crds.task import InferenceParams, PreviewParams
 
 
 class JobStatus(StrEnum):
@@ -33,15 +33,18 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    owner: str
-    file_id: str
-    model: ModelReference
+    owner: str | None
+    """None: nobody's, seen by `admin` alone; only what was not made through the API is so."""
+    file_id: str | None
+    """None: the volume is another object of the store; only what was not made through the API names one."""
+    model: str
+    """Name in the catalogue."""
+    model_digest: str | None
+    """Of the zip that the name stood for; None: whichever it stands for when the job begins."""
     params: InferenceParams
     preview: PreviewParams
-    wire_params: dict[str, Any]
-    """The parameters as the client sent them, defaults filled in; shown back to it."""
-    tiles: int
-    """How many tiles the network will be run on."""
+    tiles: int | None = None
+    """How many tiles the network will be run on; None where nobody has counted."""
 
 
 class JobRecord(BaseModel):
@@ -119,6 +122,18 @@ class JobPage:
     """Whether older jobs follow."""
 
 
+class JobsUnavailableError(Exception):
+    """Jobs cannot be asked about or changed now; text and hint hold no secret."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class JobsRefusedError(JobsUnavailableError):
+    """What keeps jobs does not take this change, and would not take it later either."""
+
+
 class JobMissingError(LookupError):
     """There is no such job."""
 
@@ -148,7 +163,7 @@ class JobFinishedError(Exception):
 
 
 class JobStore(Protocol):
-    """Jobs by id."""
+    """Jobs by id. Every method raises JobsUnavailableError where what keeps them cannot be reached."""
 
     async def receipt(self, owner: str, retry: RetryKey) -> JobReceipt | None:
         """Return the answer to an earlier creation of this key, None where there was none.

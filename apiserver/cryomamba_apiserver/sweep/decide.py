@@ -26,8 +26,9 @@ class Inventory:
     """Uploads whose parts the store holds."""
     objects: Sequence[ObjectStat]
     sessions: Sequence[UploadSession]
-    models: Mapping[str, str | None]
-    """Key of the zip that each model's card names, by the model's name; None where the card cannot be read."""
+    models: Mapping[str, frozenset[str] | None]
+    """Keys of the zip that each model's card names and of that zip's card, by the model's name; None where the card
+    cannot be read."""
     jobs: Sequence[JobReference]
 
 
@@ -168,14 +169,18 @@ def _leftovers_of_jobs(inventory: Inventory, rules: Rules, now: datetime) -> Ite
         if job is None:
             yield from _keys(objects)
         elif _older(job.ended_at, rules.grace, now):
-            yield from _keys(objects) - job.keys
+            below = tuple(key for key in job.keys if key.endswith("/"))
+            yield from (key for key in _keys(objects) - job.keys if not key.startswith(below))
 
 
 def _old_models(inventory: Inventory, rules: Rules, now: datetime) -> Iterator[str]:
-    """Zips that no card names, once no job can have been created with an earlier card."""
-    named = {*inventory.models.values(), *(job.model_key for job in inventory.jobs if job.ended_at is None)}
+    """Zips and their cards that no model names, once no job can have been created with an earlier card."""
+    named = {
+        *(key for keys_of_card in inventory.models.values() for key in keys_of_card or ()),
+        *(key for job in inventory.jobs if job.ended_at is None for key in job.model_keys),
+    }
     for name, objects in _groups(inventory.objects, keys.models_prefix()).items():
-        if inventory.models.get(name, "") is None:
+        if inventory.models.get(name, frozenset()) is None:
             continue  # which zip its card names is not known
         # The card is among them: what it replaced is as old as the card is new.
         if _newest(objects) + rules.grace <= now:
@@ -183,7 +188,7 @@ def _old_models(inventory: Inventory, rules: Rules, now: datetime) -> Iterator[s
 
 
 def _needed_files(jobs: Iterable[JobReference]) -> set[str]:
-    return {job.file_id for job in jobs if job.ended_at is None}
+    return {job.file_id for job in jobs if job.ended_at is None and job.file_id is not None}
 
 
 def _below(objects: Iterable[ObjectStat], prefix: str) -> Iterator[ObjectStat]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from cryomamba_apiserver.adapters.local_leftovers import remove_local_leftovers
-from cryomamba_apiserver.ports.job_references import JobReferences
+from cryomamba_apiserver.ports.job_references import JobReferences, model_keys
 from cryomamba_apiserver.ports.object_store import ObjectMissingError, ObjectStat, ObjectStore, StoreUnavailableError
 from cryomamba_apiserver.settings import Settings
 from cryomamba_apiserver.sweep.decide import Inventory, Removal, Rules, what_to_remove
@@ -164,7 +164,7 @@ class Sweep:
             _log.exception("the record of upload %s cannot be read", upload_id)
             return None
 
-    async def _model(self, name: str) -> tuple[str, str | None] | None:
+    async def _model(self, name: str) -> tuple[str, frozenset[str] | None] | None:
         try:
             card = ModelCard.model_validate_json(await self._objects.read(keys.model_card(name)))
         except ObjectMissingError:
@@ -172,7 +172,7 @@ class Sweep:
         except ValueError:
             _log.exception("the card of model %s cannot be read; its files are kept", name)
             return name, None
-        return name, keys.model_archive(name, card.digest)
+        return name, model_keys(name, card.digest)
 
     async def _expire(self, session: UploadSession) -> bool:
         try:

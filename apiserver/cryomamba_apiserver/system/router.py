@@ -1,12 +1,14 @@
 """HTTP for health and capabilities."""
 
-import asyncio
 from importlib import metadata
+from typing import Any
 
 from fastapi import APIRouter
 
 from cryomamba_apiserver.auth import Reader
 from cryomamba_apiserver.context import AppContext
+from cryomamba_apiserver.gpus.census import PlacedGpu
+from cryomamba_apiserver.gpus.schemas import place, unavailable_nodes
 from cryomamba_apiserver.routes import AuthenticatedRoute
 from cryomamba_apiserver.system.schemas import GpuInfo, Health, ServerInfo
 
@@ -24,32 +26,39 @@ async def healthz(context: AppContext) -> Health:
     return Health(timestamp=now, uptime_seconds=int((now - context.started_at).total_seconds()))
 
 
-@authenticated.get("/server/info")
+# Unset fields are left out, as in `/v1/gpu/status`.
+@authenticated.get("/server/info", response_model_exclude_unset=True)
 async def server_info(_: Reader, context: AppContext) -> ServerInfo:
     """Get server information and capabilities.
 
     Sizes are in bytes.
     """
-    inventory = await asyncio.to_thread(context.read_gpus)
-    return ServerInfo(
-        version=metadata.version("cryomamba"),
-        nnunet_version=_version("nnunetv2"),
-        cuda_available=bool(inventory.gpus),
-        cuda_version=inventory.cuda_version,
-        gpu_count=len(inventory.gpus),
-        gpu_info=[
-            GpuInfo(
-                id=gpu.index,
-                name=gpu.name,
-                memory_total=gpu.memory_total,
-                memory_free=gpu.memory_free,
-                compute_capability=gpu.compute_capability,
-            )
-            for gpu in inventory.gpus
-        ],
-        max_upload_size=context.settings.max_upload_size,
-        supported_formats=["mrc", "nifti"],
-        available_models=await context.catalogue.names(),
+    census = await context.read_gpus()
+    told: dict[str, Any] = {
+        "version": metadata.version("cryomamba"),
+        "nnunet_version": _version("nnunetv2"),
+        "cuda_available": bool(census.gpus),
+        "cuda_version": census.cuda_version,
+        "gpu_count": len(census.gpus),
+        "gpu_info": [_info(placed) for placed in census.gpus],
+        "max_upload_size": context.settings.max_upload_size,
+        "supported_formats": ["mrc", "nifti"],
+        "available_models": await context.catalogue.names(),
+    }
+    if silent := unavailable_nodes(census):
+        told["unavailable_nodes"] = silent
+    return ServerInfo(**told)
+
+
+def _info(placed: PlacedGpu) -> GpuInfo:
+    gpu = placed.gpu
+    return GpuInfo(
+        id=placed.id,
+        name=gpu.name,
+        memory_total=gpu.memory_total,
+        memory_free=gpu.memory_free,
+        compute_capability=gpu.compute_capability,
+        **place(placed),
     )
 
 

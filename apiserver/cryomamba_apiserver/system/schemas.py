@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from cryomamba_apiserver.gpus.schemas import NodeUnavailable
 from cryomamba_apiserver.wire import Timestamp
 
 
@@ -16,13 +17,15 @@ class Health(BaseModel):
 
 
 class GpuInfo(BaseModel):
-    """One GPU; memory in bytes."""
+    """One GPU; memory in bytes, null where the card does not tell. On a cluster there is also where the GPU is."""
 
     id: int
     name: str
-    memory_total: int
-    memory_free: int
+    memory_total: int | None
+    memory_free: int | None
     compute_capability: str
+    node: str | None = None
+    index: int | None = None
 
 
 class ServerInfo(BaseModel):
@@ -37,3 +40,4 @@ class ServerInfo(BaseModel):
     max_upload_size: int
     supported_formats: list[str]
     available_models: list[str]
+    unavailable_nodes: list[NodeUnavailable] = []

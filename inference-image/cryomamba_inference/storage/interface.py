@@ -5,6 +5,10 @@ from typing import Protocol
 
 from cryomamba_crds.failures import FailureCode, FailureError
 
+OUTAGE_SECONDS = 300.0
+"""For how long a store that does not answer is waited for: one that is restarted, or whose node moves, is back before,
+and a GPU that waits for longer is wasted."""
+
 
 class Storage(Protocol):
     """Objects by key."""
@@ -16,7 +20,7 @@ class Storage(Protocol):
         """Store a file as an object, whole or not at all; the file is used up."""
 
     def put_bytes(self, key: str, data: bytes) -> None:
-        """Store or replace a small object, whole or not at all."""
+        """Store or replace a small object that a job can do without, whole or not at all; it is not tried for long."""
 
     def put_once(self, key: str, data: bytes) -> bool:
         """Store a small object if there is none under its key; return whether there was none."""

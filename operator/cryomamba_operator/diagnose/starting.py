@@ -1,14 +1,17 @@
 """Why a placed pod's container does not start: image, configuration, volumes."""
 
+import re
 from collections.abc import Iterable
 
 from cryomamba_crds.failures import FailureCode
 from cryomamba_operator.diagnose.finding import Finding, Patience, finding
 from cryomamba_operator.observe import EventFacts, PodFacts, Waiting
+from cryomamba_operator.settings import variable
 
 _PULLING = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable", "SignatureValidationFailed"}
 _NAMES = {"InvalidImageName", "ImageInspectError"}
 _CONFIGURATION = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
+_NO_SECRET = re.compile(r'secret "[^"]+" not found|references non-existent secret key: \S+')
 _SETTING_UP = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedCreatePodContainer"}
 
 
@@ -25,6 +28,15 @@ def not_starting(pod: PodFacts, events: Iterable[EventFacts]) -> Finding | None:
     if not trouble:
         return None
     latest = max(trouble, key=lambda event: event.last_seen.timestamp() if event.last_seen else 0.0)
+    if (secret := _NO_SECRET.search(latest.message)) is not None:
+        return finding(
+            "SecretMissing",
+            FailureCode.INTERNAL_ERROR,
+            f"The pod mounts a Secret that is not there, or lacks a key: {secret.group()}.",
+            "Whoever runs the cluster can make it in the job's namespace; the name of the one with the object store's "
+            f"credentials is {variable('shared_secret')}, where the operator does not make one for each job.",
+            Patience.CONFIGURATION,
+        )
     return finding(
         "VolumeNotMounted" if "Mount" in latest.reason or "Attach" in latest.reason else "SandboxNotMade",
         FailureCode.INTERNAL_ERROR,
@@ -57,7 +69,7 @@ def _waiting(waiting: Waiting) -> Finding:
             "PodConfiguration",
             FailureCode.INTERNAL_ERROR,
             f"The runner's container cannot be made ({waiting.reason}): {waiting.message}",
-            "Whoever runs the cluster can check the secret with the bucket's settings and the operator's pod template.",
+            "Whoever runs the cluster can check the operator's pod template, and the Secrets and ConfigMaps it names.",
             Patience.CONFIGURATION,
         )
     return finding(

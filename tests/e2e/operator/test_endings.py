@@ -1,6 +1,7 @@
 """How jobs end, with real pods on a real node."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from support.operators import Jobs, OperatorProcess
 from support.waiting import until
 
 EMPTY = "localhost/cryomamba-test-nothing:1"
+CERTIFICATES = str(Path(__file__))
+"""Any file: what matters is that the Secret has none."""
 
 
 def test_a_job_reports_and_succeeds(operator: OperatorProcess, jobs: Jobs, namespace: Kubectl) -> None:
@@ -87,10 +90,11 @@ def test_the_runner_cannot_write_to_its_image(operator: OperatorProcess, jobs: J
         ({"image": "localhost/no-such-image:1"}, "ImagePull"),
         ({"image": "localhost/no-such-image:1", "image_pull_policy": "Never"}, "ImagePull"),
         ({"image": "Not A Name"}, "ImageName"),
-        ({"bucket_secret": "no-such-secret"}, "PodConfiguration"),
+        ({"shared_secret": "no-such-secret"}, "SecretMissing"),
+        ({"s3_ca_file": CERTIFICATES}, "SecretMissing"),
         ({"image": EMPTY}, "RunnerNotFound"),
     ],
-    ids=["image pull", "image never pulled", "image name", "secret", "entry point"],
+    ids=["image pull", "image never pulled", "image name", "secret", "certificates", "entry point"],
 )
 def test_what_an_administrator_has_to_repair_fails_after_its_grace(
     operator: OperatorProcess, jobs: Jobs, namespace: Kubectl, settings: dict[str, str], reason: str

@@ -1,6 +1,7 @@
 """Jobs in SQLite."""
 
 import itertools
+import json
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -173,8 +174,7 @@ def test_a_job_is_estimated_by_its_tiles_and_the_latest_completed_job_of_its_mod
 
 def with_digest(digest: str) -> JobRequest:
     request = job_request()
-    card = request.model.card.model_copy(update={"digest": digest})
-    return request.model_copy(update={"model": request.model.model_copy(update={"card": card})})
+    return request.model_copy(update={"model_digest": digest})
 
 
 KEY = RetryKey("a-key", "digest of the request")
@@ -240,6 +240,31 @@ def test_a_key_is_as_good_as_new_after_a_day(tmp_path):
     assert fresh.job_id != first.job_id
 
 
+def as_version_2_wrote(record: JobRecord) -> str:
+    """A record as JSON, with the model's card and the client's own words in its request."""
+    written = json.loads(record.model_dump_json())
+    card = {"digest": written["request"].pop("model_digest")}
+    written["request"] |= {"model": {"name": "demo", "key": "k", "card": card, "cache": "c"}, "wire_params": {}}
+    return json.dumps(written)
+
+
+def test_jobs_of_earlier_versions_are_what_they_were(tmp_path):
+    record = job_record("job_aaaaaaaaaaaa")
+    JobTable(tmp_path / "jobs.sqlite", lambda: NOW).close()
+    old = sqlite3.connect(tmp_path / "jobs.sqlite")
+    row = (record.job_id, "ada", "queued", "f", "d", as_version_2_wrote(record))
+    old.execute("INSERT INTO jobs (job_id, owner, status, fingerprint, digest, record) VALUES (?, ?, ?, ?, ?, ?)", row)
+    old.execute("PRAGMA user_version = 2")
+    old.commit()
+    old.close()
+
+    table = JobTable(tmp_path / "jobs.sqlite", lambda: NOW)
+    known = table.get(record.job_id)
+    table.close()
+
+    assert known == record
+
+
 def test_jobs_of_the_first_version_are_listed_as_before(tmp_path):
     record = job_record("job_aaaaaaaaaaaa", status=JobStatus.COMPLETED, completed_at=NOW)
     old = sqlite3.connect(tmp_path / "jobs.sqlite")
@@ -248,7 +273,7 @@ def test_jobs_of_the_first_version_are_listed_as_before(tmp_path):
         " status TEXT NOT NULL, fingerprint TEXT NOT NULL, digest TEXT NOT NULL, record TEXT NOT NULL);"
         "PRAGMA user_version = 1;"
     )
-    row = (record.job_id, "ada", "completed", "f", "d", record.model_dump_json())
+    row = (record.job_id, "ada", "completed", "f", "d", as_version_2_wrote(record))
     old.execute("INSERT INTO jobs (job_id, owner, status, fingerprint, digest, record) VALUES (?, ?, ?, ?, ?, ?)", row)
     old.commit()
     old.close()

@@ -274,7 +274,11 @@ def test_the_second_job_of_a_model_is_estimated_from_the_first(submit, status):
         ({"params": {"folds": []}}, 400, "params.folds"),
         ({"params": {"step_size": 0.05}}, 400, "body.params.step_size"),
         ({"params": {"step_size": 1.5}}, 400, "body.params.step_size"),
+        ({"params": {"step_size": 0.333}}, 400, "body.params.step_size"),
+        ({"params": {"folds": list(range(11))}}, 400, "body.params.folds"),
         ({"params": {"voxel_size": [1, 0, 1]}}, 400, "body.params.voxel_size.1"),
+        ({"params": {"voxel_size": [1, 1, 1.23456789012]}}, 400, "body.params.voxel_size"),
+        ({"params": {"voxel_size": [1, 1, 1e6]}}, 400, "body.params.voxel_size"),
         ({"params": {"tta": True}}, 400, "body.params.tta"),
         ({"preview_config": {"downsample_factor": 0}}, 400, "body.preview_config.downsample_factor"),
     ],
@@ -286,6 +290,12 @@ def test_a_wrong_request_is_refused_by_field(submit, fields, status_code, field)
     error = answer.json()["error"]
     assert error["code"] == "VALIDATION_ERROR"
     assert error["details"]["field"] == field
+
+
+def test_what_arithmetic_makes_of_a_percentage_is_that_percentage(submit, ada):
+    job_id = submit(params={"step_size": 0.1 + 0.2}).json()["job_id"]
+
+    assert ada.get(f"/v1/jobs/{job_id}").json()["params"]["step_size"] == 0.3
 
 
 def test_an_unknown_model_is_answered_with_what_there_is(submit):

@@ -150,3 +150,43 @@ def test_the_table_of_settings_says_what_the_settings_are() -> None:
     )
 
     assert done.returncode == 0, done.stderr
+
+
+ON_A_CLUSTER = {
+    "CRYOMAMBA_KUBERNETES_NAMESPACE": "lab",
+    "CRYOMAMBA_S3_ENDPOINT": "https://store.example.org",
+    "CRYOMAMBA_S3_BUCKET": "volumes",
+    "CRYOMAMBA_S3_ACCESS_KEY": "key",
+    "CRYOMAMBA_S3_SECRET_KEY": "secret",
+    "CRYOMAMBA_TOKEN_SECRET": "t" * 32,
+}
+
+
+def test_a_cluster_needs_a_namespace_a_store_and_a_secret():
+    settings = read_settings(ON_A_CLUSTER)
+
+    assert (settings.kubernetes_namespace, settings.job_gpus, settings.job_memory) == ("lab", 1, "16Gi")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"CRYOMAMBA_TOKEN_SECRET": None}, "CRYOMAMBA_TOKEN_SECRET"),
+        ({"CRYOMAMBA_KUBERNETES_NAMESPACE": "Lab"}, "CRYOMAMBA_KUBERNETES_NAMESPACE"),
+        ({"CRYOMAMBA_JOB_MEMORY": "16 GB"}, "CRYOMAMBA_JOB_MEMORY"),
+        ({"CRYOMAMBA_JOB_CPU": "many"}, "CRYOMAMBA_JOB_CPU"),
+        ({"CRYOMAMBA_JOB_PRIORITY_CLASS": "Very Urgent"}, "CRYOMAMBA_JOB_PRIORITY_CLASS"),
+        ({"CRYOMAMBA_KUBECONFIG": "/no/such/file"}, "CRYOMAMBA_KUBECONFIG"),
+        ({"CRYOMAMBA_JOB_GPUS": "17"}, "CRYOMAMBA_JOB_GPUS"),
+    ],
+)
+def test_what_is_missing_or_wrong_for_a_cluster_is_named(change, named):
+    environment = {name: value for name, value in (ON_A_CLUSTER | change).items() if value is not None}
+
+    with pytest.raises(SettingsError, match=named):
+        read_settings(environment)
+
+
+def test_a_kubeconfig_without_a_namespace_is_no_cluster():
+    with pytest.raises(SettingsError, match="CRYOMAMBA_KUBECONFIG is of no use"):
+        read_settings({"CRYOMAMBA_KUBECONFIG": __file__})

@@ -49,8 +49,8 @@ def session(status: str = "active", expires_at: datetime = NOW + timedelta(hours
     )
 
 
-def job(ended_at: datetime | None = None, *named: str, model_key: str = "models/demo/1.zip") -> JobReference:
-    return JobReference("job_aaaaaaaaaaaa", UID, FILE, model_key, ended_at, frozenset(named))
+def job(ended_at: datetime | None = None, *named: str, model: str = "models/demo/1.zip") -> JobReference:
+    return JobReference("job_aaaaaaaaaaaa", UID, FILE, frozenset({model}), ended_at, frozenset(named))
 
 
 def decide(*, rules: Rules = RULES, **found) -> Removal:
@@ -185,15 +185,15 @@ CURRENT, OLDER = "models/demo/2.zip", "models/demo/1.zip"
 def test_a_zip_that_the_card_no_longer_names_goes_unless_a_job_waits_for_it():
     objects = [stat(keys.model_card("demo")), stat(CURRENT), stat(OLDER)]
 
-    assert decide(objects=objects, models={"demo": CURRENT}).objects == (OLDER,)
-    assert decide(objects=objects, models={"demo": CURRENT}, jobs=[job()]) == Removal()
-    assert decide(objects=objects, models={"demo": CURRENT}, jobs=[job(LONG_AGO)]).objects == (OLDER,)
+    assert decide(objects=objects, models={"demo": frozenset({CURRENT})}).objects == (OLDER,)
+    assert decide(objects=objects, models={"demo": frozenset({CURRENT})}, jobs=[job()]) == Removal()
+    assert decide(objects=objects, models={"demo": frozenset({CURRENT})}, jobs=[job(LONG_AGO)]).objects == (OLDER,)
 
 
 def test_a_zip_stays_for_the_grace_after_it_was_replaced():
     objects = [stat(keys.model_card("demo"), ago(hours=23)), stat(CURRENT), stat(OLDER)]
 
-    assert decide(objects=objects, models={"demo": CURRENT}) == Removal()
+    assert decide(objects=objects, models={"demo": frozenset({CURRENT})}) == Removal()
 
 
 def test_a_zip_whose_card_is_not_written_yet_stays_for_the_grace():
@@ -250,7 +250,7 @@ def inventories(draw) -> Inventory:
             job_id=f"job_{number}",
             uid=uids[number],
             file_id=files[draw(numbers)],
-            model_key=f"models/demo/{draw(st.integers(0, 2))}.zip",
+            model_keys=frozenset({f"models/demo/{draw(st.integers(0, 2))}.zip"}),
             ended_at=draw(st.none() | moments),
             keys=frozenset(draw(st.sets(st.sampled_from([f"jobs/{uids[number]}/2/{name}" for name in "ab"])))),
         )
@@ -260,7 +260,9 @@ def inventories(draw) -> Inventory:
         pending=[PendingUpload(f"m{number}", "k", draw(moments)) for number in draw(st.sets(numbers))],
         objects=[stat(key, draw(moments)) for key in sorted(draw(st.sets(st.sampled_from(possible))))],
         sessions=sessions,
-        models={name: f"models/{name}/{draw(st.integers(0, 2))}.zip" for name in draw(st.sets(st.just("demo")))},
+        models={
+            name: frozenset({f"models/{name}/{draw(st.integers(0, 2))}.zip"}) for name in draw(st.sets(st.just("demo")))
+        },
         jobs=jobs,
     )
 
@@ -278,7 +280,7 @@ def test_nothing_goes_that_a_queued_or_running_job_needs(inventory, rules):
             assert keys.file_record(job.file_id) not in removal.objects
             assert job.file_id not in removal.retire
             assert not any(key.startswith(keys.job_prefix(job.uid)) for key in removal.objects)
-            assert job.model_key not in removal.objects
+            assert not job.model_keys & set(removal.objects)
             assert job.job_id not in removal.jobs
 
 
@@ -302,7 +304,7 @@ def test_nothing_goes_that_a_record_names(inventory, rules):
     for key in removal.objects:
         if key.startswith("files/"):
             assert keys.file_record(key.split("/")[1]) not in present
-        assert key not in inventory.models.values()
+        assert not any(key in (named or ()) for named in inventory.models.values())
         assert not any(key in job.keys for job in inventory.jobs)
         assert not key.endswith("model.json")
 

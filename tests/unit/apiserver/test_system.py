@@ -5,6 +5,7 @@ from dataclasses import replace
 import pynvml
 import pytest
 
+from cryomamba_apiserver.gpus.reading import local_gpus
 from cryomamba_apiserver.gpus.service import GpuInventory, read_gpus, usable_gpus
 from support.server_data import A6000
 
@@ -31,8 +32,8 @@ def test_no_gpu_is_an_empty_list(ada, clock):
 
 
 def test_a_gpu_is_told_in_the_units_of_the_reference(ada, context, server, monkeypatch):
-    with_gpu = replace(context, read_gpus=lambda: GpuInventory("12.1", (A6000,)))
-    monkeypatch.setattr(server.app.state, "context", with_gpu)
+    read = local_gpus(lambda: GpuInventory("12.1", (A6000,)), seconds=60)
+    monkeypatch.setattr(server.app.state, "context", replace(context, read_gpus=read))
 
     info, status = ada.get("/v1/server/info").json(), ada.get("/v1/gpu/status").json()
 
@@ -82,7 +83,8 @@ def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, caplog):
 
     monkeypatch.setattr(pynvml, "nvmlInit", mismatch)
 
-    assert read_gpus() == GpuInventory(None, ())
+    assert read_gpus().gpus == ()
+    assert read_gpus().problems == ("the NVIDIA driver does not answer: RM has detected an NVML/RM version mismatch.",)
     assert "does not answer" in caplog.text
 
 

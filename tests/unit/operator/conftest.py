@@ -18,6 +18,7 @@ from cryomamba_operator.settings import Settings
 
 if TYPE_CHECKING:
     from cryomamba_operator.intake import Intake
+    from cryomamba_operator.sts import TokenService
 
 Raw = dict[str, Any]
 Make = Callable[..., Raw]
@@ -32,7 +33,13 @@ def now() -> datetime:
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(image="registry.example/cryomamba-inference:1.0.0")
+    return Settings(
+        image="registry.example/cryomamba-inference:1.0.0",
+        s3_endpoint="http://minio.store:9000",
+        s3_bucket="cryomamba",
+        s3_credentials="shared",
+        shared_secret="bucket",
+    )
 
 
 @pytest.fixture
@@ -168,6 +175,7 @@ class FakeCluster:
         self.pods: dict[str, Raw] = {}
         self.warnings: dict[str, list[EventFacts]] = {}
         self.events: list[Raw] = []
+        self.secrets: dict[str, Raw] = {}
         self.calls: list[str] = []
         self.gpus = 2
         self.node_taints: list[str] = []
@@ -182,12 +190,14 @@ class FakeCluster:
 
     # What a test does to the cluster.
 
-    def submit(self, name: str, *, owner: str = "", minute: int = 0, **spec: Any) -> Key:
+    def submit(self, name: str, *, owner: str = "", minute: int = 0, submitted: str = "", **spec: Any) -> Key:
         raw = self._template(name, labels={"cryomamba.io/owner": owner} if owner else {}, **spec)
         while raw["metadata"]["uid"] in self._uids:
             raw["metadata"]["uid"] += "-again"
         self._uids.add(raw["metadata"]["uid"])
         raw["metadata"]["creationTimestamp"] = f"2026-03-01T11:{minute:02d}:00Z"
+        if submitted:
+            raw["metadata"]["annotations"] = {"cryomamba.io/submitted-at": submitted}
         key = Key(NAMESPACE, name)
         self.records[key] = self._stamped(raw)
         self._tell("record", "ADDED", self.records[key])
@@ -286,6 +296,10 @@ class FakeCluster:
         self._tell("record", "MODIFIED", raw)
         return copy.deepcopy(raw)
 
+    async def apply_secret(self, manifest: Mapping[str, Any]) -> None:
+        self._called(f"apply_secret {manifest['metadata']['name']}")
+        self.secrets[manifest["metadata"]["name"]] = dict(manifest)
+
     async def create_event(self, manifest: Mapping[str, Any]) -> None:
         self._called("create_event")
         self.events.append(dict(manifest))
@@ -344,6 +358,7 @@ class World:
         self._loop = loop
         self.cluster = FakeCluster(raw_record, self.now)
         self.settings = settings
+        self.service: TokenService | None = None
         self.operator: Operator
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -354,7 +369,7 @@ class World:
         """Start an operator; one that runs already is killed first."""
         await self.stop()
         self.settings = self.settings.model_copy(update=settings)
-        self.operator = Operator(self.settings, self.cluster, {}, self.now, self._loop.time)
+        self.operator = Operator(self.settings, self.cluster, {}, self.service, self.now, self._loop.time)
         self.cluster.intake = self.operator.intake
         await self.operator.start()
         self._tasks = [asyncio.create_task(loop) for loop in self.operator.loops()]

@@ -214,10 +214,10 @@ def test_others_are_told_the_token_without_its_scheme(talk: Talk) -> None:
     talk(story, page())
 
 
-def test_without_the_custom_resource_the_operator_does_not_start(talk: Talk) -> None:
+def test_without_the_custom_resource_the_operator_does_not_start(talk: Talk, settings: Settings) -> None:
     async def story(cluster: KubernetesCluster, requests: list[dict[str, Any]]) -> None:
         with pytest.raises(GoneError):
-            await run(Settings(image="runner:1"), cluster, {})
+            await run(settings, cluster, {}, None)
 
         assert len(requests) == 1
 
@@ -229,7 +229,7 @@ def test_the_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, caplo
         raise GoneError("the server could not find the requested resource")
 
     monkeypatch.setattr(command, "_run", no_resource)
-    monkeypatch.setenv("CRYOMAMBA_OPERATOR_IMAGE", "runner:1")
+    set_all(monkeypatch)
 
     assert command.main() == 1
     assert "apply crds/segmentationjobs.yaml" in caplog.text
@@ -238,7 +238,45 @@ def test_the_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, caplo
 def test_the_command_says_which_setting_is_wrong(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delenv("CRYOMAMBA_OPERATOR_IMAGE", raising=False)
+    set_all(monkeypatch, IMAGE=None, S3_BUCKET=None)
 
     assert command.main() == 2
-    assert "image" in caplog.text
+    assert "CRYOMAMBA_OPERATOR_IMAGE: Field required; CRYOMAMBA_OPERATOR_S3_BUCKET: Field required" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"S3_ENDPOINT": "minio:9000"}, "CRYOMAMBA_OPERATOR_S3_ENDPOINT"),
+        ({"SHARED_SECRET": None}, "CRYOMAMBA_OPERATOR_SHARED_SECRET is needed where"),
+        ({"S3_CREDENTIALS": "sts"}, "CRYOMAMBA_OPERATOR_S3_ACCESS_KEY_FILE is needed where"),
+        (
+            {"S3_CREDENTIALS": "sts", "S3_ACCESS_KEY_FILE": "/no/such", "S3_SECRET_KEY_FILE": "/no/such"},
+            "CRYOMAMBA_OPERATOR_S3_ACCESS_KEY_FILE: /no/such cannot be read",
+        ),
+        ({"S3_CA_FILE": "/no/such"}, "CRYOMAMBA_OPERATOR_S3_CA_FILE: /no/such cannot be read"),
+    ],
+)
+def test_without_an_object_store_the_operator_does_not_start_and_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wrong: dict[str, str | None], told: str
+) -> None:
+    set_all(monkeypatch, **wrong)
+
+    assert command.main() == 2
+    assert told in caplog.text
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None:
+    """Set what has no default, with changes; None: not at all."""
+    values = {
+        "IMAGE": "runner:1",
+        "S3_ENDPOINT": "http://minio:9000",
+        "S3_BUCKET": "cryomamba",
+        "S3_CREDENTIALS": "shared",
+        "SHARED_SECRET": "bucket",
+    }
+    for name, value in (values | changes).items():
+        if value is None:
+            monkeypatch.delenv(f"CRYOMAMBA_OPERATOR_{name}", raising=False)
+        else:
+            monkeypatch.setenv(f"CRYOMAMBA_OPERATOR_{name}", value)

@@ -402,6 +402,24 @@ def test_a_pod_that_is_being_made_is_given_time(raw_pod: Make) -> None:
     assert not_starting(pod, [EventFacts("Pulling", "Pulling image", None)]) is None
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        'MountVolume.SetUp failed for volume "s3-credentials" : secret "bucket" not found',
+        'MountVolume.SetUp failed for volume "s3-certificates" : references non-existent secret key: ca.crt',
+    ],
+)
+def test_a_secret_that_is_missing_is_named_with_the_setting(raw_pod: Make, words: str) -> None:
+    pod = pod_facts(raw_pod(node="gpu-1", state={"waiting": {"reason": "ContainerCreating"}}))
+
+    found = not_starting(pod, [EventFacts("FailedMount", words, None)])
+
+    assert found is not None
+    assert (found.reason, found.patience) == ("SecretMissing", Patience.CONFIGURATION)
+    assert words.rpartition(" : ")[2] in found.failure.message
+    assert "CRYOMAMBA_OPERATOR_SHARED_SECRET" in found.failure.hint
+
+
 def test_a_volume_that_cannot_be_mounted_is_named_from_the_events(raw_pod: Make) -> None:
     pod = pod_facts(raw_pod(node="gpu-1", state={"waiting": {"reason": "ContainerCreating"}}))
 

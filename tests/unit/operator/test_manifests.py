@@ -13,6 +13,14 @@ from cryomamba_operator.manifests import job_manifest, merged
 from cryomamba_operator.settings import Settings, read_pod_template
 
 GOLDEN = Path(__file__).parent / "golden"
+BARE = {
+    "image": "registry.example/cryomamba-inference:1.0.0",
+    "s3_endpoint": "http://minio.store:9000",
+    "s3_bucket": "cryomamba",
+    "s3_access_key_file": "/keys/access_key",
+    "s3_secret_key_file": "/keys/secret_key",
+}
+"""What has no default."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -26,7 +34,7 @@ def test_a_record_becomes_this_job(case: str) -> None:
     record = SegmentationJob.model_validate(load(folder / "segmentationjob.yaml"))
     options = load(folder / "settings.yaml")
     attempts = options.pop("attempts", record.spec.max_attempts)
-    settings = Settings(**{"image": "registry.example/cryomamba-inference:1.0.0", **options})
+    settings = Settings(**{**BARE, **options})
 
     job = job_manifest(record, settings, load(folder / "pod-template.yaml"), attempts=attempts)
 
@@ -72,7 +80,8 @@ def test_a_pod_template_that_is_none_is_refused_by_name(tmp_path: Path, text: st
 
 
 def test_lists_of_names_are_given_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CRYOMAMBA_OPERATOR_IMAGE", "runner:1")
+    for name, value in BARE.items():
+        monkeypatch.setenv(f"CRYOMAMBA_OPERATOR_{name.upper()}", value)
     monkeypatch.setenv("CRYOMAMBA_OPERATOR_NAMESPACES", "lab, clinic,")
 
     assert Settings().namespaces == ("lab", "clinic")

@@ -236,3 +236,21 @@ def test_states_are_counted_without_naming_jobs(play: Play) -> None:
         assert value("cryomamba_operator_reconciles_total", {"result": "error"}) is None
 
     play(story)
+
+
+def test_cancelling_beats_a_job_that_has_succeeded_and_is_not_recorded_as_such(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.start()
+        key = world.cluster.submit("tomo-1")
+        await world.after()
+        world.cluster.deaf = True
+        world.cluster.end_job(key, "Complete")
+        world.cluster.deaf = False
+        world.cluster.change(key, desiredState="Cancelled")
+        world.cluster._tell("job", "MODIFIED", world.cluster.jobs[key])
+        await world.after()
+
+        assert world.condition(key, "Succeeded") == ("False", "Cancelled")
+        assert jobs(world) == ["tomo-1"], "what has ended needs no deleting"
+
+    play(story)

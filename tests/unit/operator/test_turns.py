@@ -60,6 +60,25 @@ def test_priority_and_fairness_decide_among_those_who_wait(play: Play) -> None:
     play(story)
 
 
+def test_within_a_second_those_come_first_whom_the_api_server_took_in_first(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.start(max_active_jobs=1)
+        world.cluster.submit("first")
+        await world.after()
+        # Names, which decide where nothing else does, say the opposite.
+        for place, name in enumerate(("d", "c", "b", "a")):
+            world.cluster.submit(name, minute=1, submitted=f"2026-03-01T11:01:00.{place}+00:00")
+        await world.after()
+        for name in ("first", "d", "c", "b"):
+            world.cluster.end_job(Key("lab", name), "Complete")
+            await world.after()
+
+        created = [call.split()[1] for call in world.cluster.calls if call.startswith("create_job")]
+        assert created == ["first", "d", "c", "b", "a"]
+
+    play(story)
+
+
 def test_as_many_jobs_exist_as_there_are_gpus_and_more_when_more_come(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.start()

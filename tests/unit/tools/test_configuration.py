@@ -9,11 +9,11 @@ STATE = Path("/state")
 SOCKET = STATE / "containerd.sock"
 
 
-def test_containerd_keeps_everything_in_the_cluster_s_folder() -> None:
-    config = tomllib.loads(configuration.containerd(STATE / "containerd", SOCKET, STATE / "cni"))
+def test_containerd_keeps_everything_but_images_in_the_cluster_s_folder() -> None:
+    config = tomllib.loads(configuration.containerd(Path("/images"), STATE / "containerd", SOCKET, STATE / "cni"))
 
     cri = config["plugins"]["io.containerd.grpc.v1.cri"]
-    assert (config["root"], config["state"]) == ("/state/containerd/root", "/state/containerd/state")
+    assert (config["root"], config["state"]) == ("/images", "/state/containerd/state")
     assert cri["containerd"]["runtimes"]["runc"]["options"]["Root"] == "/state/containerd/runc"
     assert cri["netns_mounts_under_state_dir"] is True
     assert cri["sandbox_image"] == configuration.PAUSE_IMAGE

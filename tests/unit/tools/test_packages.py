@@ -16,7 +16,7 @@ def test_only_what_is_absent_is_missing() -> None:
 
 def test_a_path_stands_for_itself(tmp_path: Path) -> None:
     plugin = tmp_path / "bridge"
-    plugin.touch(mode=0o755)
+    plugin.touch(mode=0o644)
 
     assert packages.is_present(str(plugin))
     assert not packages.is_present(str(tmp_path / "absent"))

@@ -1,0 +1,12 @@
+"""Labels and annotations that the API server writes on jobs of its own making."""
+
+FINGERPRINT_LABEL = "cryomamba.io/fingerprint"
+"""Equal for two jobs of one owner whose results would be equal."""
+RETRY_KEY_LABEL = "cryomamba.io/retry-key"
+"""Digest of the owner and the Idempotency-Key that the job was created under."""
+ROUND_ANNOTATION = "cryomamba.io/retry-round"
+"""How often that key had been used and had expired before."""
+REQUEST_ANNOTATION = "cryomamba.io/request-digest"
+"""Of the request that came with the Idempotency-Key."""
+RECEIPT_ANNOTATION = "cryomamba.io/receipt"
+"""What the creation was answered with, as far as the resource does not say it: JSON."""

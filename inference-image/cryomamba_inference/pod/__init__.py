@@ -1,0 +1,1 @@
+"""A runner as the pod of a SegmentationJob: its task from the environment, its reports into the resource's status."""
