@@ -128,7 +128,11 @@ class Runner:
                 results.add(tick.start, tick.labels, tick.probabilities)
                 continue
             if tick.stage == "infer":
-                self.reporter.send(Report(progress=meter.tile(tick.done, tick.total)))
+                progress = meter.tile(tick.done, tick.total)
+                if tick.steps:
+                    given_up = "; ".join(tick.steps)
+                    progress = progress.model_copy(update={"message": f"{progress.message} (memory: {given_up})"})
+                self.reporter.send(Report(progress=progress))
                 preview.offer(tick.partial_labels)
             if stats := gpu.poll():
                 self.reporter.send(Report(gpu=stats))

@@ -42,6 +42,8 @@ class Tick:
     """Tiles over all folds; while preprocessing an upper bound, exact afterwards."""
     partial_labels: Callable[[], Labels]
     """Return the labels of the preview plane as far as tiles have covered it, [y, x] of the input; 0 elsewhere."""
+    steps: tuple[str, ...] = ()
+    """What was given up so far because memory ran out, in words."""
 
 
 @dataclass(frozen=True)
@@ -68,5 +70,9 @@ class Segmentation:
     """Whether tiles were summed here, or by nnU-Net's own predictor."""
     tiles: int
     """Over all folds."""
+    steps: tuple[str, ...]
+    """What was given up because memory ran out, in words, in this order."""
+    passes_at_once: int
+    """Of the network, at the end. The last bits of the result depend on it."""
     seconds_per_tile: float
     """Wall time of inference, mirrored passes included, by tile."""

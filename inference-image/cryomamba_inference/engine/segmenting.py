@@ -13,10 +13,11 @@ from cryomamba_crds.task import VoxelSize
 from cryomamba_inference.engine.errors import named
 from cryomamba_inference.engine.image import ArrayImage, Image, Shape, whole
 from cryomamba_inference.engine.interface import Options, Segmentation, Slab, Tick
+from cryomamba_inference.engine.ladder import stream_down_the_ladder
 from cryomamba_inference.engine.memory import available_memory
 from cryomamba_inference.engine.plane import label_dtype
 from cryomamba_inference.engine.planning import Setting, choose_batch, foresee, refuse_what_does_not_fit
-from cryomamba_inference.engine.streaming import Work, stream
+from cryomamba_inference.engine.streaming import Work
 from cryomamba_inference.engine.suitability import plan_route
 from cryomamba_inference.engine.survey import survey
 from cryomamba_inference.model import Model
@@ -86,7 +87,7 @@ def _segment(
 
         return (yield from segment_whole(model, image.read(whole(image.shape)), spacing, options))
     route = plan_route(facts, configuration, found.box, spacing)
-    return (yield from stream(Work(model, image, found, route, options, batch=setting.batch)))
+    return (yield from stream_down_the_ladder(Work(model, image, found, route, options, batch=setting.batch)))
 
 
 def _one_channel(image: NDArray[np.float32] | Image) -> Image:

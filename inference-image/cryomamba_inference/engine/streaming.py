@@ -43,6 +43,8 @@ class Work:
     options: Options
     batch: int = 1
     """Passes of the network at once."""
+    sums_on: torch.device | None = None
+    """Where tiles are summed and labels decided; None: on the model's device."""
     dtype: torch.dtype = torch.float32
     """Of intensities and sums; float64 is for tests."""
 
@@ -70,7 +72,7 @@ def stream(work: Work, *, first: int = 0) -> Generator[Tick | Slab, None, Segmen
         yield from run.rows()
     seconds = time.monotonic() - began
     yield run.tick("assemble")
-    return Segmentation("streaming", run.total, seconds / max(1, run.done_here))
+    return Segmentation("streaming", run.total, (), work.batch, seconds / max(1, run.done_here))
 
 
 class _Run:
@@ -86,7 +88,7 @@ class _Run:
         # Transposed by the order in which the file's axes appear in the plan's.
         self._backward = [self._forward.index(axis) for axis in range(len(self._forward))]
         in_file = torch.from_numpy(np.ascontiguousarray(weights.transpose(self._backward)))
-        in_file = in_file.to(model.device, work.dtype)
+        in_file = in_file.to(work.sums_on or model.device, work.dtype)
         order = tuple(facts.label_names) if facts.regions else None
         heads = Heads(facts.heads, order, label_dtype(max(facts.label_names)))
         place = Place(work.image.shape, work.survey.box, self._tiling, work.route.back)
