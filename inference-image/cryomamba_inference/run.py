@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +13,10 @@ from cryomamba_crds.model_gate import ModelFacts
 from cryomamba_crds.report import Artifact, Manifest, Report, Statistics
 from cryomamba_crds.task import Task
 from cryomamba_inference.assemble import ResultFile, Results, Wanted, open_results, write_statistics
-from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab
+from cryomamba_inference.checkpoint import Checkpoint
+from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab, Tick
 from cryomamba_inference.engine.segmenting import segment
+from cryomamba_inference.engine.surroundings import surroundings
 from cryomamba_inference.gpu import GpuWatch
 from cryomamba_inference.live import LivePreview
 from cryomamba_inference.model import Model, cached_model, fetch_model, load_model, select_device
@@ -117,7 +119,39 @@ class Runner:
             preview_plane=preview.plane,
         )
         voxel_size = params.voxel_size_nm or volume.header.voxel_size_nm
-        events = segment(model, image, voxel_size_nm=voxel_size, options=options)
+        checkpoint = self._checkpoint(task, model)
+        first = 0
+        if checkpoint and task.attempt > 1:
+            first = checkpoint.restore(lambda start, labels: results.add(start, labels, None))
+        events = segment(model, image, voxel_size_nm=voxel_size, options=options, first=first)
+        try:
+            return self._follow(events, (results, checkpoint), (meter, preview, gpu))
+        except BaseException as ending:
+            # What is no error is an order to stop, and another attempt will follow.
+            if checkpoint and not isinstance(ending, Exception):
+                checkpoint.leave()
+            raise
+
+    def _checkpoint(self, task: Task, model: Model) -> Checkpoint | None:
+        """Return where finished planes are left; probabilities are too large to be left."""
+        if task.params.save_probabilities:
+            return None
+        work = {
+            "input": task.input_key,
+            "model": task.model.card.digest,
+            "spacing_policy": task.model.card.spacing_policy,
+            "params": task.params.model_dump(mode="json"),
+            **surroundings(model.device),
+        }
+        return Checkpoint(self.storage, keys.checkpoint_prefix(task.job_uid), work, self.scratch, self.clock)
+
+    def _follow(
+        self,
+        events: Generator[Tick | Slab, None, Segmentation],
+        takers: tuple[Results, Checkpoint | None],
+        tellers: tuple[ProgressMeter, LivePreview, GpuWatch],
+    ) -> Segmentation:
+        (results, checkpoint), (meter, preview, gpu) = takers, tellers
         while True:
             try:
                 tick = next(events)
@@ -126,6 +160,8 @@ class Runner:
                 return segmentation
             if isinstance(tick, Slab):
                 results.add(tick.start, tick.labels, tick.probabilities)
+                if checkpoint:
+                    checkpoint.add(tick.labels)
                 continue
             if tick.stage == "infer":
                 progress = meter.tile(tick.done, tick.total)

@@ -74,5 +74,5 @@ class Segmentation:
     """What was given up because memory ran out, in words, in this order."""
     passes_at_once: int
     """Of the network, at the end. The last bits of the result depend on it."""
-    seconds_per_tile: float
-    """Wall time of inference, mirrored passes included, by tile."""
+    seconds_per_tile: float | None
+    """Wall time of inference, mirrored passes included, by tile; None where all was done before."""

@@ -9,10 +9,14 @@ from cryomamba_inference.engine.interface import Segmentation, Slab, Tick
 from cryomamba_inference.engine.streaming import Work, stream
 
 
-def stream_down_the_ladder(work: Work) -> Generator[Tick | Slab, None, Segmentation]:
+def stream_down_the_ladder(work: Work, *, first: int = 0) -> Generator[Tick | Slab, None, Segmentation]:
     """Segment a volume as `stream` does, and go on with less where the device's or the host's memory runs out.
 
     First the passes that go at once are halved, until it is one; then tiles are summed on the host.
+
+    Args:
+        work: As `stream`.
+        first: As `stream`.
 
     Raises:
         torch.OutOfMemoryError: There is nothing left to give up.
@@ -20,7 +24,7 @@ def stream_down_the_ladder(work: Work) -> Generator[Tick | Slab, None, Segmentat
         FailureError: As `stream`.
     """
     steps: tuple[str, ...] = ()
-    first, done = 0, 0
+    done = 0
     while True:
         try:
             events = stream(work, first=first)

@@ -32,6 +32,7 @@ def segment(
     *,
     voxel_size_nm: VoxelSize | None,
     options: Options,
+    first: int = 0,
     free_memory: Callable[[], int | None] = available_memory,
 ) -> Generator[Tick | Slab, None, Segmentation]:
     """Segment a volume, tick by tick and slab by slab; the generator's return value is the summary.
@@ -43,6 +44,7 @@ def segment(
         image: An `Image`, or an array [z, y, x] or [c, z, y, x] with one channel. Not changed.
         voxel_size_nm: Along X, Y, Z in nm; None where unknown.
         options: See `Options`; the spacing policy is already decided.
+        first: Z index of the first plane to give; what comes is, to the last bit, what a run from 0 gives.
         free_memory: Says how many bytes of main memory may be taken.
 
     Yields:
@@ -55,7 +57,7 @@ def segment(
             nnU-Net ran into.
     """
     try:
-        return (yield from _segment(model, _one_channel(image), voxel_size_nm, options, free_memory))
+        return (yield from _segment(model, _one_channel(image), voxel_size_nm, options, (first, free_memory)))
     except FailureError:
         raise
     except Exception as error:
@@ -67,8 +69,9 @@ def _segment(
     image: Image,
     voxel_size_nm: VoxelSize | None,
     options: Options,
-    free_memory: Callable[[], int | None],
+    bounds: tuple[int, Callable[[], int | None]],
 ) -> Generator[Tick | Slab, None, Segmentation]:
+    first, free_memory = bounds
     facts = model.facts
     spacing = image_spacing(facts, options.spacing_policy, voxel_size_nm)
     seen = network_shape(facts, image.shape, spacing)
@@ -85,9 +88,11 @@ def _segment(
         _log.warning("the model %s: nnU-Net's own predictor has to run it, whole in memory", outlook.because)
         from cryomamba_inference.engine.stock import segment_whole  # noqa: PLC0415 - a second and 100 MB to import
 
-        return (yield from segment_whole(model, image.read(whole(image.shape)), spacing, options))
+        return (yield from segment_whole(model, image.read(whole(image.shape)), spacing, options, first))
     route = plan_route(facts, configuration, found.box, spacing)
-    return (yield from stream_down_the_ladder(Work(model, image, found, route, options, batch=setting.batch)))
+    return (
+        yield from stream_down_the_ladder(Work(model, image, found, route, options, batch=setting.batch), first=first)
+    )
 
 
 def _one_channel(image: NDArray[np.float32] | Image) -> Image:

@@ -30,7 +30,7 @@ _Event: TypeAlias = Tick | Slab | Segmentation | Exception
 
 
 def segment_whole(
-    model: Model, volume: NDArray[np.float32], spacing: tuple[float, float, float], options: Options
+    model: Model, volume: NDArray[np.float32], spacing: tuple[float, float, float], options: Options, first: int
 ) -> Generator[Tick | Slab, None, Segmentation]:
     """Segment a volume; as `segment`, with one slab at the end.
 
@@ -41,6 +41,7 @@ def segment_whole(
         volume: [z, y, x].
         spacing: Under which nnU-Net is handed it, [z, y, x].
         options: See `Options`.
+        first: The first plane to give; all are segmented.
 
     Raises:
         FailureError: As `segment`.
@@ -57,9 +58,17 @@ def segment_whole(
                 raise event
             if isinstance(event, Segmentation):
                 return event
-            yield event
+            if isinstance(event, Tick):
+                yield event
+            elif first < depth:
+                yield _from_plane(event, first)
     finally:
         run.end(thread)
+
+
+def _from_plane(slab: Slab, first: int) -> Slab:
+    probabilities = None if slab.probabilities is None else slab.probabilities[:, first:]
+    return Slab(first, slab.labels[first:], probabilities)
 
 
 class _Run:

@@ -72,7 +72,7 @@ def stream(work: Work, *, first: int = 0) -> Generator[Tick | Slab, None, Segmen
         yield from run.rows()
     seconds = time.monotonic() - began
     yield run.tick("assemble")
-    return Segmentation("streaming", run.total, (), work.batch, seconds / max(1, run.done_here))
+    return Segmentation("streaming", run.total, (), work.batch, seconds / run.done_here if run.done_here else None)
 
 
 class _Run:

@@ -231,6 +231,57 @@ def test_a_volume_that_cannot_be_segmented_fails_by_name_and_not_as_background(t
     assert failed.value.failure.hint
 
 
+class Stop(BaseException):
+    """An order to stop, as SIGTERM gives it."""
+
+
+def test_a_job_that_is_stopped_at_any_tile_goes_on_there_and_ends_with_the_same_bytes(
+    task, model, tmp_path, monkeypatch
+):
+    from cryomamba_inference.engine.network import TileNetwork
+    from cryomamba_inference.run import Runner
+
+    once = task(np.random.default_rng(2).normal(size=(70, 20, 24)).astype(np.float32))
+    predict, rng = TileNetwork.predict, np.random.default_rng(3)
+    left, tiles = [10**9], [0]
+
+    def limited(network, batch):
+        if left[0] == 0:
+            raise Stop
+        left[0] -= 1
+        tiles[0] += 1
+        return predict(network, batch)
+
+    monkeypatch.setattr(TileNetwork, "predict", limited)
+
+    def attempt(number: int, uid: str) -> bytes:
+        scratch = tmp_path / f"scratch-{uid}-{number}"
+        scratch.mkdir()
+        prefix = keys.attempt_prefix(uid, number)
+        todo = once.model_copy(update={"attempt": number, "job_uid": uid, "output_prefix": prefix})
+        store = Path(todo.store.root)
+        Runner(DirectoryStorage(store), LineReporter(StringIO()), scratch).run(todo)
+        return (store / todo.output_prefix / "segmentation.mrc").read_bytes() + (
+            store / todo.output_prefix / "statistics.json"
+        ).read_bytes()
+
+    undisturbed = attempt(1, "undisturbed")
+    all_tiles, stops = tiles[0], 0
+    for job in range(6):
+        for number in range(1, 99):
+            left[0] = int(rng.integers(1, all_tiles)) if number < 5 else 10**9
+            tiles[0] = 0
+            try:
+                ending = attempt(number, f"job{job}")
+            except Stop:
+                stops += 1
+                continue
+            break
+        assert ending == undisturbed
+        assert number == 1 or tiles[0] < all_tiles
+    assert stops >= 12
+
+
 def start(task: Task, *options: str, **kwargs) -> subprocess.Popen[bytes]:
     path = Path(task.store.root) / "task.json"
     path.write_text(task.model_dump_json())
