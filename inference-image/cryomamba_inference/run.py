@@ -20,6 +20,7 @@ from cryomamba_inference.engine.surroundings import surroundings
 from cryomamba_inference.gpu import GpuWatch
 from cryomamba_inference.live import LivePreview
 from cryomamba_inference.model import Model, cached_model, fetch_model, load_model, select_device
+from cryomamba_inference.receipt import write_receipt
 from cryomamba_inference.report import ProgressMeter, Reporter
 from cryomamba_inference.storage import Storage
 from cryomamba_inference.volume import Volume, check_intensities, open_volume
@@ -52,21 +53,28 @@ class Runner:
                 is what its manifest names, and that is written last.
         """
         meter = ProgressMeter(self.clock)
+        times = [self.clock()]
         self.reporter.send(Report(progress=meter.step(1)))
-        volume = open_volume(self.storage.fetch(task.input_key, self.scratch), self.scratch)
+        source = self.storage.fetch(task.input_key, self.scratch)
+        volume = open_volume(source, self.scratch)
         folder = self._model(task)
 
+        times.append(self.clock())
         self.reporter.send(Report(progress=meter.step(2)))
         check_intensities(volume)
         preview = self._preview(task, volume)
         preview.show_image()
         model = load_model(folder, task.params.folds, select_device(task.device))
 
+        times.append(self.clock())
         with open_results(self._wanted(task, volume, model.facts, preview)) as results:
-            segmentation = self._infer(task, volume, model, meter, preview, results)
+            segmentation, first = self._infer(task, volume, model, meter, preview, results)
 
+        times.append(self.clock())
         self.reporter.send(Report(progress=meter.step(4)))
         files, statistics = self._assemble(task, results, preview)
+        done = (segmentation, first, surroundings(model.device))
+        files.append(write_receipt(task, source, model.folds, done, [*times, self.clock()], self.scratch))
 
         self.reporter.send(Report(progress=meter.step(5)))
         manifest = Manifest(
@@ -107,7 +115,8 @@ class Runner:
 
     def _infer(
         self, task: Task, volume: Volume, model: Model, meter: ProgressMeter, preview: LivePreview, results: Results
-    ) -> Segmentation:
+    ) -> tuple[Segmentation, int]:
+        """Return the summary, and the plane at which this attempt began."""
         params, card = task.params, task.model.card
         gpu = GpuWatch(self.clock, on_gpu=model.device.type == "cuda")
         image = InvertedImage(volume) if params.invert else volume
@@ -125,7 +134,7 @@ class Runner:
             first = checkpoint.restore(lambda start, labels: results.add(start, labels, None))
         events = segment(model, image, voxel_size_nm=voxel_size, options=options, first=first)
         try:
-            return self._follow(events, (results, checkpoint), (meter, preview, gpu))
+            return self._follow(events, (results, checkpoint), (meter, preview, gpu)), first
         except BaseException as ending:
             # What is no error is an order to stop, and another attempt will follow.
             if checkpoint and not isinstance(ending, Exception):

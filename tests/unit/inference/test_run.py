@@ -1,5 +1,6 @@
 """One attempt at a job, with a tiny model of random weights and a store that is a directory."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def test_a_task_becomes_labels_statistics_and_a_picture(task, run, volume):
         "segmentation.mrc",
         "statistics.json",
         "preview.png",
+        "receipt.json",
     ]
     with mrcfile.open(done.prefix / "segmentation.mrc") as mrc:
         labels, voxel_size = mrc.data.copy(), mrc.voxel_size
@@ -168,6 +170,23 @@ def test_probabilities_of_overlapping_regions_have_no_background(task, model, tm
         assert np.array_equal(archive["2"], probabilities[0])
         assert np.array_equal(archive["1"], probabilities[1])
     assert not list(tmp_path.glob("probabilities-*"))
+
+
+def test_the_receipt_says_what_the_result_was_made_from(task, run):
+    todo = task(step_size=0.75)
+    done = run(todo)
+
+    receipt = json.loads((done.prefix / "receipt.json").read_text())
+    source = (done.store / todo.input_key).read_bytes()
+    assert receipt["input_sha256"] == hashlib.sha256(source).hexdigest()
+    assert receipt["model_digest"] == todo.model.card.digest
+    assert receipt["params"]["step_size"] == 0.75
+    assert receipt["engine"] == "streaming"
+    assert receipt["resumed_from_plane"] == 0
+    assert receipt["given_up_for_memory"] == []
+    assert set(receipt["surroundings"]["versions"]) == {"cryomamba", "nnunetv2", "numpy", "torch"}
+    assert list(receipt["seconds"]) == ["Fetching input", "Preprocessing", "Inferring", "Assembling"]
+    assert receipt["peak_memory_bytes"] > 1e8
 
 
 def test_mirroring_and_inversion_change_what_the_network_sees(task, run):
