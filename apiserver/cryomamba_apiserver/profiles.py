@@ -99,6 +99,13 @@ async def cluster_profile(settings: Settings, now: Callable[[], datetime]) -> As
         )
 
 
+async def check_credentials(settings: Settings) -> None:
+    """Raise FailureError where there are no credentials for the cluster that is set; nothing is asked of it."""
+    if settings.kubernetes_namespace is not None:
+        async with KubernetesApi.connect(settings.kubernetes_namespace, settings.kubeconfig):
+            pass
+
+
 @contextlib.asynccontextmanager
 async def job_references(settings: Settings, objects: ObjectStore) -> AsyncIterator[JobReferences]:
     """What the jobs that the settings mean need of the store, without a server."""

@@ -30,9 +30,12 @@ def new_bucket(connection: S3Connection) -> S3Connection:
 
 
 @contextmanager
-def session_minio(state: Path) -> Iterator[S3Connection]:
-    """Run the tool's MinIO in a folder of its own; the bucket is for `new_bucket` to make."""
-    description = json.loads(tool("minio", "up", "--state", state))
+def session_minio(state: Path, address: str = network.LOOPBACK) -> Iterator[S3Connection]:
+    """Run the tool's MinIO in a folder of its own; the bucket is for `new_bucket` to make.
+
+    Pods reach it at the node's address, and not on the loopback.
+    """
+    description = json.loads(tool("minio", "up", "--state", state, "--address", address))
     credentials = configparser.ConfigParser()
     credentials.read(description["credentials"])
     try:

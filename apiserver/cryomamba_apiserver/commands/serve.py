@@ -1,5 +1,6 @@
 """`cryomamba serve`: the API server on one workstation."""
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -50,6 +51,7 @@ def serve(
     # Imported here: `cryomamba --help` loads this module.
     from cryomamba_apiserver.app import create_app  # noqa: PLC0415
     from cryomamba_apiserver.operations.logs import configure_logs  # noqa: PLC0415
+    from cryomamba_apiserver.profiles import check_credentials  # noqa: PLC0415
     from cryomamba_apiserver.settings import read_settings  # noqa: PLC0415
     from cryomamba_apiserver.tokens.opening import check_token_settings  # noqa: PLC0415
 
@@ -62,6 +64,7 @@ def serve(
             held.enter_context(_alone(settings.data_dir))
             _check_room(settings.data_dir)
         check_token_settings(settings)
+        asyncio.run(check_credentials(settings))
         listener = held.enter_context(listening(settings.listen_host, settings.listen_port))
         metrics_listener = (
             None

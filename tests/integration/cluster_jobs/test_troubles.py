@@ -115,3 +115,16 @@ def test_what_a_cluster_needs_to_be_set_is_named_at_start(control_plane_namespac
 
     assert done.returncode
     assert f"CRYOMAMBA_{missing.upper()}" in done.stderr
+
+
+def test_without_credentials_the_server_says_so_and_does_not_start(settings, tmp_path):
+    kubeconfig = tmp_path / "empty.kubeconfig"
+    kubeconfig.write_text("{}")
+    environment = environment_with(**settings | {"kubeconfig": str(kubeconfig)})
+
+    done = subprocess.run([*CRYOMAMBA, "serve"], env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode
+    assert "There are no credentials for Kubernetes" in done.stderr
+    assert "CRYOMAMBA_KUBECONFIG" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,10 +1,11 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cryomamba_crds.ids import Key
-from cryomamba_crds.order import Candidate, choose
+from cryomamba_crds.order import SUBMITTED_ANNOTATION, Candidate, choose, created_at
 from cryomamba_operator.admission import Admission
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -115,3 +116,24 @@ def test_more_gpus_make_more_places() -> None:
 
 def names_of(keys: list[Key]) -> list[str]:
     return [key.name for key in keys]
+
+
+SECOND = "2026-01-02T03:04:05Z"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "microseconds"),
+    [
+        ({}, 0),
+        ({SUBMITTED_ANNOTATION: "2026-01-02T03:04:05.250000+00:00"}, 250_000),
+        ({SUBMITTED_ANNOTATION: "2026-01-02T03:04:04.900000+00:00"}, 0),
+        ({SUBMITTED_ANNOTATION: "1970-01-01T00:00:00+00:00"}, 0),
+        ({SUBMITTED_ANNOTATION: "2026-01-02T03:05:00+00:00"}, 999_999),
+        ({SUBMITTED_ANNOTATION: "2026-01-02T03:04:05.250000"}, 0),
+        ({SUBMITTED_ANNOTATION: "yesterday"}, 0),
+    ],
+)
+def test_a_submission_is_believed_within_the_second_of_its_creation_only(annotations, microseconds):
+    created = created_at({"creationTimestamp": SECOND, "annotations": annotations})
+
+    assert created == datetime(2026, 1, 2, 3, 4, 5, microseconds, tzinfo=UTC)

@@ -86,16 +86,30 @@ class KubernetesApi:
         async with client.ApiClient(configuration) as api:
             yield cls(api, namespace)
 
-    async def list_jobs(self, selector: str | None = None) -> AsyncIterator[Page]:
-        """Yield all jobs, or those with these labels, as they are now; raise ExpiredError where it took too long."""
+    async def list_jobs(self) -> AsyncIterator[Page]:
+        """Yield all jobs as they are now; raise ExpiredError where it took too long."""
         more = ""
         while True:
-            query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
-            answer = await self._ask("GET", self._jobs, "list", query=query | ({"continue": more} if more else {}))
+            query = {"limit": str(_PAGE)} | ({"continue": more} if more else {})
+            answer = await self._ask("GET", self._jobs, "list", query=query)
             yield Page(answer["items"], int(answer["metadata"]["resourceVersion"]))
             more = answer["metadata"].get("continue", "")
             if not more:
                 return
+
+    async def find_jobs(self, label: str, value: str, version: int) -> list[Raw]:
+        """Return the jobs with a label as they were at a version of the list or later.
+
+        Kubernetes answers from its memory. For the state of just now it would first ask etcd, or read all jobs from it.
+        """
+        query = {
+            "labelSelector": f"{label}={value}",
+            "resourceVersion": str(version),
+            "resourceVersionMatch": "NotOlderThan",
+        }
+        answer = await self._ask("GET", self._jobs, "list", query=query)
+        found: list[Raw] = answer["items"]
+        return found
 
     async def read_job(self, name: str) -> Raw | None:
         """Return a job, None where there is none."""

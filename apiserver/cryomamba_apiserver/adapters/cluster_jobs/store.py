@@ -264,25 +264,26 @@ class ClusterJobStore:
 
     async def _refuse_duplicate(self, fingerprint: str, retry_digest: str | None) -> None:
         # One of the same key may be what another server has just made of the same request.
-        if any(_is_live(job, retry_digest) for job in self._mirror.with_fingerprint(fingerprint)):
-            # The one that is known may be about to give way to another.
-            live = [job for job in await self._same(fingerprint) if _is_live(job, retry_digest)]
-            if live:
+        known = [job for job in self._mirror.with_fingerprint(fingerprint) if _is_live(job, retry_digest)]
+        if known:
+            # The one that is known may be about to give way to another, which was there before it.
+            found = await self._same(fingerprint, max(job.version for job in known))
+            if live := [job for job in found if _is_live(job, retry_digest)]:
                 raise DuplicateJobError(ids.job_id(_oldest(live).name))
 
     async def _give_way(self, mine: Entry) -> None:
         """Remove a job of mine where another server has created the same one before; raise DuplicateJobError."""
-        others = [job for job in await self._same(mine.fingerprint or "") if job.uid != mine.uid and _is_live(job)]
+        same = await self._same(mine.fingerprint or "", mine.version)
+        others = [job for job in same if job.uid != mine.uid and _is_live(job)]
         older = [other for other in others if creation.is_older(other, mine)]
         if older:
             await self._api.delete_job(mine.name, mine.uid)
             self._mirror.drop(mine.name, mine.uid)
             raise DuplicateJobError(ids.job_id(_oldest(older).name))
 
-    async def _same(self, fingerprint: str) -> list[Entry]:
-        """Return all jobs of a fingerprint as Kubernetes has them now."""
-        pages = self._api.list_jobs(f"{FINGERPRINT_LABEL}={fingerprint}")
-        return [entry_of(item) async for page in pages for item in page.items]
+    async def _same(self, fingerprint: str, version: int) -> list[Entry]:
+        """Return all jobs of a fingerprint that there were when some job had this version, or are since."""
+        return [entry_of(item) for item in await self._api.find_jobs(FINGERPRINT_LABEL, fingerprint, version)]
 
     async def _estimate(self, request: JobRequest) -> int | None:
         """Return how many seconds a job is going to run by what its model's latest completed job measured."""

@@ -98,8 +98,12 @@ class JobWatch:
                 _log.info("the watch of jobs cannot go on, they are listed again: %s", error)
                 self._version = None
                 await self._rest()
-            except (ConnectionError, TimeoutError, ValueError) as error:
+            except (ConnectionError, TimeoutError) as error:
                 _log.info("the watch of jobs broke off and goes on: %s", error or type(error).__name__)
+                await self._rest()
+            except ValueError:  # of an event that is no JSON, or longer than any may be: not to be asked for again
+                _log.exception("the watch of jobs cannot be read, they are listed again")
+                self._version = None
                 await self._rest()
 
     async def _look_around(self) -> None:

@@ -164,6 +164,16 @@ def test_where_kubernetes_has_forgotten_what_happened_everything_is_listed_again
     assert watch.lists == 2
 
 
+def test_what_cannot_be_read_is_not_asked_for_again(api):
+    api.lists = [([job("a", 3)], 5), ([job("a", 3), job("b", 6)], 7)]
+    api.watches = [[ValueError("Chunk too big")], []]
+
+    _, watch = followed(api, has("a", "b"))
+
+    assert watch.lists == 2
+    assert api.watched_from == [5, 7]
+
+
 def test_a_connection_that_says_nothing_any_more_is_given_up(api):
     api.lists = [([job("a", 3)], 5)]
     api.watches = [[event("ADDED", "b", 6)], [event("ADDED", "c", 7)]]
@@ -173,19 +183,23 @@ def test_a_connection_that_says_nothing_any_more_is_given_up(api):
     assert api.watched_from[:2] == [5, 6]
 
 
-def test_an_api_server_that_is_away_is_named_until_it_is_back(api):
-    away = unreachable(ASKED, ConnectionRefusedError())
-    api.lists = [away, ([job("a", 3)], 5)]
-    mentioned: list[str] = []
+def mended_once_it_says(api: ScriptedApi, words: str) -> Callable[[Mirror, JobWatch], bool]:
+    """Let the list succeed as soon as the trouble has these words; it is over when there is no trouble any more."""
 
-    def back(mirror: Mirror, watch: JobWatch) -> bool:
-        if watch.trouble:
-            mentioned.append(str(watch.trouble))
+    def mended(_: Mirror, watch: JobWatch) -> bool:
+        if words in str(watch.trouble):
+            api.lists = [([job("a", 3)], 5)]
         return watch.trouble is None
 
-    followed(api, back)
+    return mended
 
-    assert any("cannot be reached" in text for text in mentioned)
+
+def test_an_api_server_that_is_away_is_named_until_it_is_back(api):
+    api.lists = [unreachable(ASKED, ConnectionRefusedError())]
+
+    names, _ = followed(api, mended_once_it_says(api, "cannot be reached"))
+
+    assert names == {"a"}
 
 
 def test_jobs_stay_known_while_the_api_server_is_away(api):
@@ -208,17 +222,11 @@ def test_before_the_first_list_jobs_are_not_known(api):
 
 def test_a_missing_definition_is_named_and_mended_by_itself(api):
     body = b'{"kind":"Status","message":"the server could not find the requested resource","reason":"NotFound"}'
-    missing = refusal(ASKED, 404, body)
-    api.lists = [missing, missing, ([job("a", 3)], 5)]
-    mentioned: set[str] = set()
+    api.lists = [refusal(ASKED, 404, body)]
 
-    def mended(_: Mirror, watch: JobWatch) -> bool:
-        mentioned.add(str(watch.trouble))
-        return watch.trouble is None
+    names, _ = followed(api, mended_once_it_says(api, "CustomResourceDefinition is not installed"))
 
-    followed(api, mended)
-
-    assert any("CustomResourceDefinition is not installed" in text for text in mentioned)
+    assert names == {"a"}
 
 
 def test_a_missing_right_is_named_with_verb_and_resource_while_what_is_allowed_goes_on(api):
