@@ -122,6 +122,11 @@ def attempt_prefix(job_uid: str, attempt: int) -> str:
     return f"jobs/{job_uid}/{attempt}/"
 
 
+def checkpoint_prefix(job_uid: str) -> str:
+    """Where attempts leave the planes that are done for the one that comes after; no artifact, so it is swept."""
+    return f"jobs/{job_uid}/checkpoint/"
+
+
 def live_preview(prefix: str) -> str:
     """The newest preview of an attempt, below its prefix; each replaces the one before."""
     return f"{prefix}preview-live.png"

@@ -1,9 +1,12 @@
-"""Turns a segmentation into the files that a user downloads: labels, statistics, probabilities."""
+"""Turns slabs of labels into the files that a user downloads: labels, statistics, probabilities."""
 
+import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -13,11 +16,10 @@ from cryomamba_crds.model_card import ModelCard
 from cryomamba_crds.report import LabelLegend, StatisticsDocument
 from cryomamba_crds.task import VoxelSize
 from cryomamba_inference.statistics import LabelStatistics
-from cryomamba_inference.volume import Volume, open_labels, result_content_type, result_name
+from cryomamba_inference.volume import LabelWriter, Volume, open_labels, result_content_type, result_name
 
 STATISTICS_NAME = "statistics.json"
 PROBABILITIES_NAME = "probabilities.npz"
-_SLAB_PLANES = 16
 
 
 @dataclass(frozen=True)
@@ -28,36 +30,89 @@ class ResultFile:
     content_type: str
 
 
-def write_labels(
-    labels: NDArray[np.integer], volume: Volume, card: ModelCard, voxel_size_nm: VoxelSize | None, folder: Path
-) -> tuple[ResultFile, StatisticsDocument]:
-    """Write the label file and measure the labels in the same pass over slabs along Z.
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of the slabs, and where."""
 
-    Args:
-        labels: [z, y, x], of the volume's shape.
-        volume: The input, whose header the label file gets.
-        card: Names and colours of the labels.
-        voxel_size_nm: What the user says it is, along X, Y, Z; None: what the header says.
-        folder: Where the file goes.
+    volume: Volume
+    """The input, whose header the label file gets."""
+    card: ModelCard
+    """Names and colours of the labels."""
+    voxel_size_nm: VoxelSize | None
+    """What the user says it is, along X, Y, Z; None: what the header says."""
+    plane: int
+    """Z index of the plane whose labels are kept for the picture."""
+    classes: Sequence[int] | None
+    """Numbers of the classes whose probabilities are wanted, in their order; None: they are not."""
+    folder: Path
+
+
+class Results:
+    """Takes slabs in the order of Z, writes them and measures them in the same pass; made by `open_results`.
+
+    Memory is needed for no more than a slab.
     """
-    ids = [label.id for label in card.labels]
-    size = voxel_size_nm or volume.header.voxel_size_nm
-    measured = LabelStatistics(volume.shape, ids, size)
-    path = folder / result_name(volume.header)
-    with open_labels(path, volume, max(ids)) as writer:
-        for start in range(0, len(labels), _SLAB_PLANES):
-            slab = labels[start : start + _SLAB_PLANES]
-            writer.write(start, slab)
-            measured.add(slab)
-    statistics = measured.result()
-    document = StatisticsDocument(
-        **statistics.model_dump(),
-        labels={str(label.id): LabelLegend(name=label.name, colour=label.colour) for label in card.labels},
-        voxel_size_nm=size,
-        voxel_size_source="override" if voxel_size_nm else "header" if size else "unknown",
-        warnings=list(volume.header.warnings),
-    )
-    return ResultFile(path, result_content_type(volume.header)), document
+
+    def __init__(self, wanted: Wanted, writer: LabelWriter, arrays: Sequence[BinaryIO]) -> None:
+        self._wanted = wanted
+        self._writer = writer
+        self._arrays = arrays
+        self._size = wanted.voxel_size_nm or wanted.volume.header.voxel_size_nm
+        ids = [label.id for label in wanted.card.labels]
+        self._measured = LabelStatistics(wanted.volume.shape, ids, self._size)
+        self._plane: NDArray[np.integer] | None = None
+
+    def add(self, start: int, labels: NDArray[np.integer], probabilities: NDArray[np.float16] | None) -> None:
+        """Take the next planes.
+
+        Args:
+            start: Z index of the first one.
+            labels: [z, y, x].
+            probabilities: [class, z, y, x], where they are wanted.
+        """
+        self._writer.write(start, labels)
+        self._measured.add(labels)
+        if start <= self._wanted.plane < start + len(labels):
+            self._plane = labels[self._wanted.plane - start].copy()
+        if probabilities is not None:
+            for array, one in zip(self._arrays, probabilities, strict=True):
+                array.write(np.ascontiguousarray(one).data)
+
+    @property
+    def plane(self) -> NDArray[np.integer]:
+        """Labels [y, x] of the plane for the picture."""
+        if self._plane is None:
+            raise ValueError(f"plane {self._wanted.plane} has not come")
+        return self._plane
+
+    def statistics(self) -> StatisticsDocument:
+        """Return what was measured, once all planes are in."""
+        wanted = self._wanted
+        return StatisticsDocument(
+            **self._measured.result().model_dump(),
+            labels={str(label.id): LabelLegend(name=label.name, colour=label.colour) for label in wanted.card.labels},
+            voxel_size_nm=self._size,
+            voxel_size_source="override" if wanted.voxel_size_nm else "header" if self._size else "unknown",
+            warnings=list(wanted.volume.header.warnings),
+        )
+
+    def files(self) -> list[ResultFile]:
+        """Return labels and probabilities as files, once `open_results` has been left."""
+        header = self._wanted.volume.header
+        files = [ResultFile(self._wanted.folder / result_name(header), result_content_type(header))]
+        if self._wanted.classes is not None:
+            files.append(_pack_probabilities(self._wanted.classes, self._wanted.volume.shape, self._wanted.folder))
+        return files
+
+
+@contextmanager
+def open_results(wanted: Wanted) -> Iterator[Results]:
+    """Open the label file and, where probabilities are wanted, an array a class beside it."""
+    path = wanted.folder / result_name(wanted.volume.header)
+    highest = max(label.id for label in wanted.card.labels)
+    with open_labels(path, wanted.volume, highest) as writer, ExitStack() as stack:
+        arrays = [stack.enter_context(_array(wanted.folder, number).open("wb")) for number in wanted.classes or ()]
+        yield Results(wanted, writer, arrays)
 
 
 def write_statistics(document: StatisticsDocument, folder: Path) -> ResultFile:
@@ -67,20 +122,19 @@ def write_statistics(document: StatisticsDocument, folder: Path) -> ResultFile:
     return ResultFile(path, "application/json")
 
 
-def write_probabilities(probabilities: NDArray[np.float16], numbers: Sequence[int], folder: Path) -> ResultFile:
-    """Write `probabilities.npz`: one float16 array [z, y, x] a class, named by the class's number.
+def _array(folder: Path, number: int) -> Path:
+    return folder / f"probabilities-{number}"
 
-    Class by class into the zip, since `numpy.savez` would be handed all of them at once.
 
-    Args:
-        probabilities: [class, z, y, x].
-        numbers: Of the classes, in their order: 0 and the labels, or the labels alone where the model decides
-            overlapping regions, which have no background.
-        folder: Where the file goes.
-    """
+def _pack_probabilities(classes: Sequence[int], shape: tuple[int, int, int], folder: Path) -> ResultFile:
+    """Write `probabilities.npz`: one float16 array [z, y, x] a class, named by the class's number."""
     path = folder / PROBABILITIES_NAME
+    head = {"descr": npy.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for number, one in zip(numbers, probabilities, strict=True):
+        for number in classes:
             with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
-                npy.write_array(member, np.ascontiguousarray(one), allow_pickle=False)
+                npy.write_array_header_1_0(member, head)
+                with _array(folder, number).open("rb") as array:
+                    shutil.copyfileobj(array, member, 1 << 20)
+            _array(folder, number).unlink()
     return ResultFile(path, "application/zip")

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +12,15 @@ from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_gate import ModelFacts
 from cryomamba_crds.report import Artifact, Manifest, Report, Statistics
 from cryomamba_crds.task import Task
-from cryomamba_inference.assemble import ResultFile, write_labels, write_probabilities, write_statistics
-from cryomamba_inference.engine import Options, Segmentation, segment
+from cryomamba_inference.assemble import ResultFile, Results, Wanted, open_results, write_statistics
+from cryomamba_inference.checkpoint import Checkpoint
+from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab, Tick
+from cryomamba_inference.engine.segmenting import segment
+from cryomamba_inference.engine.surroundings import surroundings
 from cryomamba_inference.gpu import GpuWatch
 from cryomamba_inference.live import LivePreview
 from cryomamba_inference.model import Model, cached_model, fetch_model, load_model, select_device
+from cryomamba_inference.receipt import write_receipt
 from cryomamba_inference.report import ProgressMeter, Reporter
 from cryomamba_inference.storage import Storage
 from cryomamba_inference.volume import Volume, check_intensities, open_volume
@@ -49,20 +53,28 @@ class Runner:
                 is what its manifest names, and that is written last.
         """
         meter = ProgressMeter(self.clock)
+        times = [self.clock()]
         self.reporter.send(Report(progress=meter.step(1)))
-        volume = open_volume(self.storage.fetch(task.input_key, self.scratch), self.scratch)
+        source = self.storage.fetch(task.input_key, self.scratch)
+        volume = open_volume(source, self.scratch)
         folder = self._model(task)
 
+        times.append(self.clock())
         self.reporter.send(Report(progress=meter.step(2)))
         check_intensities(volume)
         preview = self._preview(task, volume)
         preview.show_image()
         model = load_model(folder, task.params.folds, select_device(task.device))
 
-        segmentation = self._infer(task, volume, model, meter, preview)
+        times.append(self.clock())
+        with open_results(self._wanted(task, volume, model.facts, preview)) as results:
+            segmentation, first = self._infer(task, volume, model, meter, preview, results)
 
+        times.append(self.clock())
         self.reporter.send(Report(progress=meter.step(4)))
-        files, statistics = self._assemble(task, volume, model.facts, segmentation, preview)
+        files, statistics = self._assemble(task, results, preview)
+        done = (segmentation, first, surroundings(model.device))
+        files.append(write_receipt(task, source, model.folds, done, [*times, self.clock()], self.scratch))
 
         self.reporter.send(Report(progress=meter.step(5)))
         manifest = Manifest(
@@ -95,14 +107,19 @@ class Runner:
             clock=self.clock,
         )
 
+    def _wanted(self, task: Task, volume: Volume, facts: ModelFacts, preview: LivePreview) -> Wanted:
+        params = task.params
+        # Overlapping regions have no background.
+        classes = [*([] if facts.regions else [0]), *facts.label_names] if params.save_probabilities else None
+        return Wanted(volume, task.model.card, params.voxel_size_nm, preview.plane, classes, self.scratch)
+
     def _infer(
-        self, task: Task, volume: Volume, model: Model, meter: ProgressMeter, preview: LivePreview
-    ) -> Segmentation:
+        self, task: Task, volume: Volume, model: Model, meter: ProgressMeter, preview: LivePreview, results: Results
+    ) -> tuple[Segmentation, int]:
+        """Return the summary, and the plane at which this attempt began."""
         params, card = task.params, task.model.card
         gpu = GpuWatch(self.clock, on_gpu=model.device.type == "cuda")
-        image = volume.planes(0, volume.shape[0])
-        if params.invert:
-            image *= -1
+        image = InvertedImage(volume) if params.invert else volume
         options = Options(
             step_size=params.step_size,
             mirroring=params.mirroring,
@@ -111,32 +128,66 @@ class Runner:
             preview_plane=preview.plane,
         )
         voxel_size = params.voxel_size_nm or volume.header.voxel_size_nm
-        ticks = segment(model, image, voxel_size_nm=voxel_size, options=options)
+        checkpoint = self._checkpoint(task, model)
+        first = 0
+        if checkpoint and task.attempt > 1:
+            first = checkpoint.restore(lambda start, labels: results.add(start, labels, None))
+        events = segment(model, image, voxel_size_nm=voxel_size, options=options, first=first)
+        try:
+            return self._follow(events, (results, checkpoint), (meter, preview, gpu)), first
+        except BaseException as ending:
+            # What is no error is an order to stop, and another attempt will follow.
+            if checkpoint and not isinstance(ending, Exception):
+                checkpoint.leave()
+            raise
+
+    def _checkpoint(self, task: Task, model: Model) -> Checkpoint | None:
+        """Return where finished planes are left; probabilities are too large to be left."""
+        if task.params.save_probabilities:
+            return None
+        work = {
+            "input": task.input_key,
+            "model": task.model.card.digest,
+            "spacing_policy": task.model.card.spacing_policy,
+            "params": task.params.model_dump(mode="json"),
+            **surroundings(model.device),
+        }
+        return Checkpoint(self.storage, keys.checkpoint_prefix(task.job_uid), work, self.scratch, self.clock)
+
+    def _follow(
+        self,
+        events: Generator[Tick | Slab, None, Segmentation],
+        takers: tuple[Results, Checkpoint | None],
+        tellers: tuple[ProgressMeter, LivePreview, GpuWatch],
+    ) -> Segmentation:
+        (results, checkpoint), (meter, preview, gpu) = takers, tellers
         while True:
             try:
-                tick = next(ticks)
+                tick = next(events)
             except StopIteration as stop:
                 segmentation: Segmentation = stop.value
                 return segmentation
+            if isinstance(tick, Slab):
+                results.add(tick.start, tick.labels, tick.probabilities)
+                if checkpoint:
+                    checkpoint.add(tick.labels)
+                continue
             if tick.stage == "infer":
-                self.reporter.send(Report(progress=meter.tile(tick.done, tick.total)))
+                progress = meter.tile(tick.done, tick.total)
+                if tick.steps:
+                    given_up = "; ".join(tick.steps)
+                    progress = progress.model_copy(update={"message": f"{progress.message} (memory: {given_up})"})
+                self.reporter.send(Report(progress=progress))
                 preview.offer(tick.partial_labels)
             if stats := gpu.poll():
                 self.reporter.send(Report(gpu=stats))
 
-    def _assemble(
-        self, task: Task, volume: Volume, facts: ModelFacts, segmentation: Segmentation, preview: LivePreview
-    ) -> tuple[list[ResultFile], Statistics]:
-        params, card = task.params, task.model.card
-        labels, document = write_labels(segmentation.labels, volume, card, params.voxel_size_nm, self.scratch)
-        document = document.model_copy(update={"contrast_inverted": params.invert})
-        files = [labels, write_statistics(document, self.scratch)]
+    def _assemble(self, task: Task, results: Results, preview: LivePreview) -> tuple[list[ResultFile], Statistics]:
+        document = results.statistics().model_copy(update={"contrast_inverted": task.params.invert})
+        labels, *others = results.files()
         picture = self.scratch / "preview.png"
-        picture.write_bytes(preview.render(segmentation.labels[preview.plane]))
-        files.append(ResultFile(picture, "image/png"))
-        if segmentation.probabilities is not None:
-            numbers = [*([] if facts.regions else [0]), *facts.label_names]
-            files.append(write_probabilities(segmentation.probabilities, numbers, self.scratch))
+        picture.write_bytes(preview.render(results.plane))
+        files = [labels, write_statistics(document, self.scratch), ResultFile(picture, "image/png"), *others]
         return files, Statistics(**document.model_dump(include=set(Statistics.model_fields)))
 
     def _store(self, task: Task, file: ResultFile) -> Artifact:

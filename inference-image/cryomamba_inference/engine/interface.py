@@ -1,4 +1,4 @@
-"""What a caller of the engine sees: options in, ticks on the way, a segmentation at the end."""
+"""What a caller of the engine sees: options in, ticks and slabs of labels on the way, a summary at the end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Options:
     spacing_policy: SpacingPolicy = "ignore"
     """How the voxel size meets the unitless spacing of the plans."""
     save_probabilities: bool = False
-    """Return each class's probabilities as well."""
+    """Give each class's probabilities as well."""
     preview_plane: int | None = None
     """Z index of the slice that `Tick.partial_labels` shows; None: the middle one."""
 
@@ -42,17 +42,37 @@ class Tick:
     """Tiles over all folds; while preprocessing an upper bound, exact afterwards."""
     partial_labels: Callable[[], Labels]
     """Return the labels of the preview plane as far as tiles have covered it, [y, x] of the input; 0 elsewhere."""
+    steps: tuple[str, ...] = ()
+    """What was given up so far because memory ran out, in words."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Planes of the result that are final; slabs follow each other from the first plane to the last without a gap.
+
+    The arrays are good until the generator is asked for more.
+    """
+
+    start: int
+    """Z index of the first plane."""
+    labels: Labels
+    """[z, y, x], whole planes of the input's shape."""
+    probabilities: NDArray[np.float16] | None
+    """[c, z, y, x] if asked for: of exclusive labels, the background first, they sum to 1; of regions, each for itself.
+    """
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A segmented volume."""
+    """What is told at the end, when all slabs have been given."""
 
-    labels: Labels
-    """[z, y, x], the input's shape."""
-    probabilities: NDArray[np.float16] | None
-    """[c, z, y, x]: of exclusive labels, the background first, they sum to 1; of regions, each for itself."""
+    engine: Literal["streaming", "nnunet"]
+    """Whether tiles were summed here, or by nnU-Net's own predictor."""
     tiles: int
     """Over all folds."""
-    seconds_per_tile: float
-    """Wall time of inference, mirrored passes included, by tile."""
+    steps: tuple[str, ...]
+    """What was given up because memory ran out, in words, in this order."""
+    passes_at_once: int
+    """Of the network, at the end. The last bits of the result depend on it."""
+    seconds_per_tile: float | None
+    """Wall time of inference, mirrored passes included, by tile; None where all was done before."""

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryomamba_crds.failures import FailureCode, FailureError
-
 _MARGIN = 1.15
 
 
@@ -43,32 +41,6 @@ def host_memory_needed(load: Workload) -> int:
     export = 2 * load.heads * m + (8 * load.heads * m + 2 * load.heads * n + 16 * (m + n) if resampled else 0)
     decide = 9 * n + load.heads * n * (2 + (8 if load.regions else 0) + (14 if load.probabilities else 0))
     return int(_MARGIN * max(preprocess, infer, export + decide)) + load.network_bytes
-
-
-def refuse_what_does_not_fit(load: Workload, available: int | None) -> None:
-    """Refuse a volume whose segmentation needs more host memory than there is.
-
-    Args:
-        load: Its planes, along the first axis of `input_shape`, are what the hint counts in.
-        available: Bytes; None where it is unknown, which refuses nothing.
-
-    Raises:
-        FailureError: OUT_OF_MEMORY, with both figures, and the crop that would fit.
-    """
-    needed = host_memory_needed(load)
-    if available is None or needed <= available:
-        return
-    planes = load.input_shape[0]
-    fitting = planes * max(0, available - load.network_bytes) // (needed - load.network_bytes)
-    crop = f"A crop to about {fitting} of the {planes} Z planes would fit. " if fitting else ""
-    raise FailureError(
-        FailureCode.OUT_OF_MEMORY,
-        f"memory: segmenting this volume takes about {needed / 1e9:.1f} GB of main memory and "
-        f"{available / 1e9:.1f} GB are free",
-        hint=f"{crop}Bin or crop the volume, use a machine with more memory, or, if the voxel size makes the volume "
-        "larger than it is, the spacing policy 'ignore'.",
-        details={"needed_bytes": needed, "available_bytes": available, "network_shape": list(load.network_shape)},
-    )
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

@@ -36,6 +36,15 @@ class Volume:
         """
         return as_intensities(self.data[start:stop], self.header.scale)
 
+    def read(self, box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]) -> NDArray[np.float32]:
+        """Return the intensities of a box as `planes` does.
+
+        Args:
+            box: Start and stop along [z, y, x].
+        """
+        z, y, x = (slice(*edges) for edges in box)
+        return as_intensities(self.data[z, y, x], self.header.scale)
+
 
 def as_intensities(stored: NDArray[np.generic], scale: tuple[float, float]) -> NDArray[np.float32]:
     """Return stored values as float32 intensities, a fresh contiguous array of the same shape.

@@ -36,6 +36,7 @@ def test_the_demo_finds_what_is_in_its_phantom_and_leaves_no_process(cryomamba, 
         "segmentation.mrc",
         "statistics.json",
         "preview.png",
+        "receipt.json",
         "overview.png",
     }
     dice = {name: float(value) for name, value in re.findall(r"(membrane|particle) (0\.\d+)", done.stdout)}

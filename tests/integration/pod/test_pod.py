@@ -128,7 +128,12 @@ def test_an_attempt_that_died_after_the_result_was_stored_is_not_done_again(
     assert not [key for key in stocked.keys(keys.job_prefix(uid)) if key.startswith(keys.attempt_prefix(uid, 2))]
     status = jobs.status("tomo")
     assert (status["attempt"], status["progress"]["percentage"]) == (2, 100)
-    assert [item["name"] for item in status["artifacts"]] == ["segmentation.mrc", "statistics.json", "preview.png"]
+    assert [item["name"] for item in status["artifacts"]] == [
+        "segmentation.mrc",
+        "statistics.json",
+        "preview.png",
+        "receipt.json",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """One attempt at a job, with a tiny model of random weights and a store that is a directory."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def test_a_task_becomes_labels_statistics_and_a_picture(task, run, volume):
         "segmentation.mrc",
         "statistics.json",
         "preview.png",
+        "receipt.json",
     ]
     with mrcfile.open(done.prefix / "segmentation.mrc") as mrc:
         labels, voxel_size = mrc.data.copy(), mrc.voxel_size
@@ -151,13 +153,40 @@ def test_probabilities_are_an_artifact_of_their_own_when_asked_for(task, run, vo
         assert (likeliest == mrc.data).mean() > 0.999  # rounding to float16 makes ties
 
 
-def test_probabilities_of_overlapping_regions_have_no_background(tmp_path):
-    from cryomamba_inference.assemble import write_probabilities
+def test_probabilities_of_overlapping_regions_have_no_background(task, model, tmp_path, volume):
+    from cryomamba_inference.assemble import Wanted, open_results
+    from cryomamba_inference.volume import open_volume
 
-    written = write_probabilities(np.zeros((2, 3, 4, 5), np.float16), [2, 1], tmp_path)
+    written = Path(task().store.root) / keys.file_volume("f")
+    wanted = Wanted(open_volume(written, tmp_path), model.card, None, 0, [2, 1], tmp_path)
+    probabilities = np.random.default_rng(3).random((2, *volume.shape)).astype(np.float16)
+    with open_results(wanted) as results:
+        for start in (0, 7):
+            stop = 7 if start == 0 else len(volume)
+            results.add(start, np.zeros((stop - start, 20, 24), np.uint8), probabilities[:, start:stop])
 
-    with np.load(written.path) as archive:
+    with np.load(results.files()[1].path) as archive:
         assert archive.files == ["2", "1"]
+        assert np.array_equal(archive["2"], probabilities[0])
+        assert np.array_equal(archive["1"], probabilities[1])
+    assert not list(tmp_path.glob("probabilities-*"))
+
+
+def test_the_receipt_says_what_the_result_was_made_from(task, run):
+    todo = task(step_size=0.75)
+    done = run(todo)
+
+    receipt = json.loads((done.prefix / "receipt.json").read_text())
+    source = (done.store / todo.input_key).read_bytes()
+    assert receipt["input_sha256"] == hashlib.sha256(source).hexdigest()
+    assert receipt["model_digest"] == todo.model.card.digest
+    assert receipt["params"]["step_size"] == 0.75
+    assert receipt["engine"] == "streaming"
+    assert receipt["resumed_from_plane"] == 0
+    assert receipt["given_up_for_memory"] == []
+    assert set(receipt["surroundings"]["versions"]) == {"cryomamba", "nnunetv2", "numpy", "torch"}
+    assert list(receipt["seconds"]) == ["Fetching input", "Preprocessing", "Inferring", "Assembling"]
+    assert receipt["peak_memory_bytes"] > 1e8
 
 
 def test_mirroring_and_inversion_change_what_the_network_sees(task, run):
@@ -219,6 +248,57 @@ def test_a_volume_that_cannot_be_segmented_fails_by_name_and_not_as_background(t
     assert failed.value.failure.code is FailureCode.VALIDATION_ERROR
     assert words in failed.value.failure.message
     assert failed.value.failure.hint
+
+
+class Stop(BaseException):
+    """An order to stop, as SIGTERM gives it."""
+
+
+def test_a_job_that_is_stopped_at_any_tile_goes_on_there_and_ends_with_the_same_bytes(
+    task, model, tmp_path, monkeypatch
+):
+    from cryomamba_inference.engine.network import TileNetwork
+    from cryomamba_inference.run import Runner
+
+    once = task(np.random.default_rng(2).normal(size=(70, 20, 24)).astype(np.float32))
+    predict, rng = TileNetwork.predict, np.random.default_rng(3)
+    left, tiles = [10**9], [0]
+
+    def limited(network, batch):
+        if left[0] == 0:
+            raise Stop
+        left[0] -= 1
+        tiles[0] += 1
+        return predict(network, batch)
+
+    monkeypatch.setattr(TileNetwork, "predict", limited)
+
+    def attempt(number: int, uid: str) -> bytes:
+        scratch = tmp_path / f"scratch-{uid}-{number}"
+        scratch.mkdir()
+        prefix = keys.attempt_prefix(uid, number)
+        todo = once.model_copy(update={"attempt": number, "job_uid": uid, "output_prefix": prefix})
+        store = Path(todo.store.root)
+        Runner(DirectoryStorage(store), LineReporter(StringIO()), scratch).run(todo)
+        return (store / todo.output_prefix / "segmentation.mrc").read_bytes() + (
+            store / todo.output_prefix / "statistics.json"
+        ).read_bytes()
+
+    undisturbed = attempt(1, "undisturbed")
+    all_tiles, stops = tiles[0], 0
+    for job in range(6):
+        for number in range(1, 99):
+            left[0] = int(rng.integers(1, all_tiles)) if number < 5 else 10**9
+            tiles[0] = 0
+            try:
+                ending = attempt(number, f"job{job}")
+            except Stop:
+                stops += 1
+                continue
+            break
+        assert ending == undisturbed
+        assert number == 1 or tiles[0] < all_tiles
+    assert stops >= 12
 
 
 def start(task: Task, *options: str, **kwargs) -> subprocess.Popen[bytes]:

@@ -1,25 +1,23 @@
-"""The engine against nnU-Net's own predictor, its ticks, its ends, and what it refuses."""
+"""What a caller of the engine gets: ticks, slabs, previews, named failures; nnU-Net's predictor as the way out."""
 
 import threading
-from collections.abc import Callable, Generator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from numpy.typing import NDArray
 
 from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_gate import count_tiles, image_spacing
 from cryomamba_crds.task import VoxelSize
-from cryomamba_inference.engine import Options, Segmentation, Tick, available_memory, segment
-from cryomamba_inference.engine.memory import Workload, host_memory_needed, refuse_what_does_not_fit
+from cryomamba_inference.engine import Options, Slab, available_memory
+from cryomamba_inference.engine.segmenting import segment
 from cryomamba_inference.model import Model, load_model
+from support.nnunet_reference import nnunet_predictor
 
 CPU = torch.device("cpu")
 REGIONS = {
@@ -27,14 +25,6 @@ REGIONS = {
     "labels": {"background": 0, "whole": [1, 2], "core": 2},
     "regions_class_order": [1, 2],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Generator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -49,48 +39,39 @@ def volume(shape: tuple[int, int, int] = (20, 26, 24), *, seed: int = 0) -> NDAr
     return np.ascontiguousarray(fine[: shape[0], : shape[1], : shape[2]], dtype=np.float32)
 
 
-def run(
-    model: Model, image: NDArray[np.float32], options: Options | None = None, voxel_size_nm: VoxelSize | None = None
-) -> tuple[list[Tick], Segmentation]:
-    ticks = []
-    generator = segment(model, image, voxel_size_nm=voxel_size_nm, options=options or Options())
-    while True:
-        try:
-            ticks.append(next(generator))
-        except StopIteration as stop:
-            return ticks, stop.value
+@pytest.fixture
+def run(collect: Callable[..., Any]) -> Callable[..., Any]:
+    def segmented(
+        model: Model,
+        image: NDArray[np.float32],
+        options: Options | None = None,
+        voxel_size_nm: VoxelSize | None = None,
+    ) -> Any:
+        return collect(segment(model, image, voxel_size_nm=voxel_size_nm, options=options or Options()))
+
+    return segmented
 
 
 def theirs(
     model: Model, image: NDArray[np.float32], options: Options, voxel_size_nm: VoxelSize | None = None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return labels and probabilities of nnU-Net's predictor with a network that nnU-Net built."""
-    architecture = model.configuration.configuration["architecture"]
-    network = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        1,
-        model.facts.heads,
-        deep_supervision=False,
-    )
-    predictor = nnUNetPredictor(
-        tile_step_size=options.step_size, use_mirroring=options.mirroring, device=CPU, allow_tqdm=False
-    )
-    predictor.manual_initialization(
-        network,
-        model.plans,
-        model.configuration,
-        model.parameters,
-        model.dataset,
-        "nnUNetTrainer",
-        model.facts.mirroring_axes,
-    )
     spacing = image_spacing(model.facts, options.spacing_policy, voxel_size_nm)
-    labels, probabilities = predictor.predict_single_npy_array(
+    labels, probabilities = nnunet_predictor(model, options.step_size, options.mirroring).predict_single_npy_array(
         image[None], {"spacing": list(spacing)}, save_or_return_probabilities=True
     )
     return labels, probabilities
+
+
+def masked(configuration: dict[str, Any]) -> None:
+    """Make a plan what the streaming engine can't express."""
+    configuration["use_mask_for_norm"] = [True]
+
+
+@pytest.fixture(scope="module")
+def masked_model(write_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("model") / "m"
+    return load_model(write_model(folder, folds=("0", "1"), plans_changes=masked), "all", CPU)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +84,21 @@ def theirs(
         pytest.param(Options(spacing_policy="angstrom"), (0.12, 0.14, 0.4), id="resampled from an anisotropic voxel"),
     ],
 )
-def test_labels_equal_those_of_nnunets_predictor(model: Model, options: Options, voxel_size: VoxelSize | None) -> None:
+def test_what_streaming_cannot_express_goes_through_nnunets_predictor(
+    masked_model: Model,
+    caplog: pytest.LogCaptureFixture,
+    options: Options,
+    voxel_size: VoxelSize | None,
+    run: Callable[..., Any],
+) -> None:
     image = volume()
 
-    _, ours = run(model, image, options, voxel_size)
+    with caplog.at_level("WARNING"):
+        ours = run(masked_model, image, options, voxel_size)
 
-    labels, probabilities = theirs(model, image, options, voxel_size)
+    labels, probabilities = theirs(masked_model, image, options, voxel_size)
+    assert ours.summary.engine == "nnunet"
+    assert "use_mask_for_norm" in caplog.text
     assert np.array_equal(ours.labels, labels)
     assert ours.labels.dtype == np.uint8
     assert len(np.unique(labels)) > 1
@@ -133,42 +123,44 @@ def test_labels_equal_those_of_nnunets_predictor(model: Model, options: Options,
         pytest.param({"mirroring": (1, 2)}, id="mirrored along two axes"),
     ],
 )
-def test_every_kind_of_model_gives_what_nnunets_predictor_gives(
-    write_model: Callable[..., Path], tmp_path: Path, variation: dict[str, Any]
+def test_every_kind_of_model_goes_through_it(
+    write_model: Callable[..., Path], tmp_path: Path, variation: dict[str, Any], run: Callable[..., Any]
 ) -> None:
-    model = load_model(write_model(tmp_path / "m", **variation), "all", CPU)
+    model = load_model(write_model(tmp_path / "m", **variation, plans_changes=masked), "all", CPU)
     image = volume((12, 22, 18))
     options = Options(save_probabilities=True, step_size=0.75)
 
-    ticks, ours = run(model, image, options)
+    ours = run(model, image, options)
 
     labels, probabilities = theirs(model, image, options)
     assert np.array_equal(ours.labels, labels)
     assert np.array_equal(ours.probabilities, probabilities.astype(np.float16))  # type: ignore[arg-type]  # not None
-    assert (ticks[-1].done, ticks[-1].total) == (ours.tiles, ours.tiles)
+    assert (ours.ticks[-1].done, ours.ticks[-1].total) == (ours.summary.tiles, ours.summary.tiles)
 
 
-def test_the_border_of_zeros_is_cropped_and_put_back(model: Model) -> None:
+def test_the_border_of_zeros_is_cropped_and_put_back(model: Model, run: Callable[..., Any]) -> None:
     image = np.zeros((24, 30, 28), dtype=np.float32)
     image[3:22, 4:29, 2:25] = volume((19, 25, 23)) + 10
 
-    ticks, ours = run(model, image)
+    ours = run(model, image)
 
-    assert np.array_equal(ours.labels, theirs(model, image, Options())[0])
+    # nnU-Net sums in float16: near-ties may differ.
+    assert np.mean(ours.labels != theirs(model, image, Options())[0]) < 0.01
     assert not ours.labels[:3].any()
-    assert not ticks[-1].partial_labels()[:4].any()
+    assert not ours.labels[22:].any()
+    assert not ours.ticks[-1].partial_labels()[:4].any()
 
 
-def test_a_tick_is_given_for_every_tile_of_every_fold(model: Model) -> None:
+def test_a_tick_is_given_for_every_tile_of_every_fold(model: Model, run: Callable[..., Any]) -> None:
     image = volume((20, 26, 24))
     a_fold = count_tiles(image.shape, (16, 16, 16), 0.5)
 
-    ticks, ours = run(model, image)
+    ours = run(model, image)
 
-    assert [tick.stage for tick in ticks] == ["preprocess", *["infer"] * (2 * a_fold), "assemble"]
-    assert [tick.done for tick in ticks] == [0, *range(1, 2 * a_fold + 1), 2 * a_fold]
-    assert {tick.total for tick in ticks} == {2 * a_fold} == {ours.tiles}
-    assert ours.seconds_per_tile > 0
+    assert [tick.stage for tick in ours.ticks] == ["preprocess", *["infer"] * (2 * a_fold), "assemble"]
+    assert [tick.done for tick in ours.ticks] == [0, *range(1, 2 * a_fold + 1), 2 * a_fold]
+    assert {tick.total for tick in ours.ticks} == {2 * a_fold} == {ours.summary.tiles}
+    assert ours.summary.seconds_per_tile > 0
 
 
 @pytest.mark.parametrize("step", [0.1, 0.25, 0.3, 0.5, 0.77, 1.0])
@@ -195,14 +187,14 @@ def test_tiles_are_counted_as_nnunet_counts_them(shape: tuple[int, ...], patch: 
     ],
 )
 def test_when_all_tiles_are_done_the_preview_is_the_slice_of_the_result(
-    write_model: Callable[..., Path], tmp_path: Path, variation: dict[str, Any]
+    write_model: Callable[..., Path], tmp_path: Path, variation: dict[str, Any], run: Callable[..., Any]
 ) -> None:
     model = load_model(write_model(tmp_path / "m", **variation), "all", CPU)
     image = volume((12, 22, 18))
 
-    ticks, ours = run(model, image, Options(preview_plane=5))
+    ours = run(model, image, Options(preview_plane=5))
 
-    preview = ticks[-1].partial_labels()
+    preview = ours.ticks[-1].partial_labels()
     assert preview.dtype == ours.labels.dtype
     # nnU-Net sums in float16: near-ties may differ.
     assert np.mean(preview != ours.labels[5]) < 0.01
@@ -213,17 +205,20 @@ def test_the_preview_grows_tile_by_tile(model: Model) -> None:
     covered = []
 
     for tick in segment(model, image, voxel_size_nm=None, options=Options(step_size=1.0)):
+        if isinstance(tick, Slab):
+            continue
         labels = tick.partial_labels()
         assert labels.shape == (48, 16)
         covered.append([bool(labels[start : start + 16].any()) for start in (0, 16, 32)])
 
-    assert covered[:4] == [[False] * 3, [True, False, False], [True, True, False], [True, True, True]]
+    # Two folds, one after another in each line of tiles.
+    assert covered[:6:2] + covered[5:6] == [[False] * 3, [True, False, False], [True, True, False], [True, True, True]]
 
 
-def test_the_preview_of_a_resampled_volume_has_the_inputs_shape(model: Model) -> None:
-    ticks, ours = run(model, volume((10, 40, 30)), Options(spacing_policy="nm"), (0.8, 0.6, 3.0))
+def test_the_preview_of_a_resampled_volume_has_the_inputs_shape(model: Model, run: Callable[..., Any]) -> None:
+    ours = run(model, volume((10, 40, 30)), Options(spacing_policy="nm"), (0.8, 0.6, 3.0))
 
-    preview = ticks[-1].partial_labels()
+    preview = ours.ticks[-1].partial_labels()
     assert preview.shape == (40, 30)
     assert np.mean(preview != ours.labels[5]) < 0.2
 
@@ -233,19 +228,19 @@ def _threads() -> set[threading.Thread]:
 
 
 def test_closing_the_generator_stops_the_network_and_leaves_no_thread(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+    masked_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = 0
-    forward = model.network.forward
+    forward = masked_model.network.forward
 
     def counted(image: torch.Tensor) -> Any:
         nonlocal passes
         passes += 1
         return forward(image)
 
-    monkeypatch.setattr(model.network, "forward", counted)
+    monkeypatch.setattr(masked_model.network, "forward", counted)
     before = _threads()
-    generator = segment(model, volume((64, 64, 64)), voxel_size_nm=None, options=Options(mirroring=False))
+    generator = segment(masked_model, volume((64, 64, 64)), voxel_size_nm=None, options=Options(mirroring=False))
     assert [next(generator).stage for _ in range(3)] == ["preprocess", "infer", "infer"]
 
     generator.close()
@@ -274,7 +269,7 @@ def test_closing_before_the_first_tick_does_nothing(model: Model) -> None:
     ],
 )
 def test_what_the_network_raises_comes_out_named_and_leaves_no_thread(
-    model: Model, monkeypatch: pytest.MonkeyPatch, raised: Exception, code: FailureCode
+    model: Model, monkeypatch: pytest.MonkeyPatch, raised: Exception, code: FailureCode, run: Callable[..., Any]
 ) -> None:
     def fail(_: torch.Tensor) -> torch.Tensor:
         raise raised
@@ -295,7 +290,7 @@ def test_what_the_network_raises_comes_out_named_and_leaves_no_thread(
 
 
 def test_a_feeding_thread_that_dies_ends_the_job_instead_of_hanging_it(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+    masked_model: Model, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
 ) -> None:
     def full(*_: object, **__: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -304,13 +299,13 @@ def test_a_feeding_thread_that_dies_ends_the_job_instead_of_hanging_it(
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
 
     with pytest.raises(FailureError) as caught:
-        run(model, volume())
+        run(masked_model, volume())
 
     assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_voxel_that_is_no_number_is_named(model: Model, bad: float) -> None:
+def test_a_voxel_that_is_no_number_is_named(model: Model, bad: float, run: Callable[..., Any]) -> None:
     image = volume()
     image[3, 2, 1] = bad
 
@@ -332,26 +327,28 @@ def test_a_voxel_that_is_no_number_is_named(model: Model, bad: float) -> None:
     ],
     ids=lambda image: str(image.shape),
 )
-def test_a_volume_with_nothing_in_it_is_refused(model: Model, image: NDArray[np.float32]) -> None:
+def test_a_volume_with_nothing_in_it_is_refused(
+    model: Model, image: NDArray[np.float32], run: Callable[..., Any]
+) -> None:
     with pytest.raises(FailureError) as caught:
         run(model, image)
 
     assert caught.value.failure.code is FailureCode.VALIDATION_ERROR
 
 
-def test_one_channel_may_be_spelled_out(model: Model) -> None:
+def test_one_channel_may_be_spelled_out(model: Model, run: Callable[..., Any]) -> None:
     image = volume()
 
-    assert np.array_equal(run(model, image[None])[1].labels, run(model, image)[1].labels)
+    assert np.array_equal(run(model, image[None]).labels, run(model, image).labels)
 
 
-def test_a_volume_of_one_plane_is_segmented(model: Model) -> None:
+def test_a_volume_of_one_plane_is_segmented(model: Model, run: Callable[..., Any]) -> None:
     image = volume((1, 20, 20))
 
-    assert np.array_equal(run(model, image)[1].labels, theirs(model, image, Options())[0])
+    assert np.array_equal(run(model, image).labels, theirs(model, image, Options())[0])
 
 
-def test_the_image_is_left_as_it_was(model: Model) -> None:
+def test_the_image_is_left_as_it_was(model: Model, run: Callable[..., Any]) -> None:
     image = volume()
     before = image.copy()
 
@@ -360,43 +357,44 @@ def test_the_image_is_left_as_it_was(model: Model) -> None:
     assert np.array_equal(image, before)
 
 
-def test_a_policy_that_needs_the_voxel_size_says_so(model: Model) -> None:
+def test_a_policy_that_needs_the_voxel_size_says_so(model: Model, run: Callable[..., Any]) -> None:
     with pytest.raises(FailureError, match="voxel size: unknown"):
         run(model, volume(), Options(spacing_policy="angstrom"))
 
 
-def test_a_voxel_size_that_makes_the_volume_vanish_is_refused(model: Model) -> None:
+def test_a_voxel_size_that_makes_the_volume_vanish_is_refused(model: Model, run: Callable[..., Any]) -> None:
     with pytest.raises(FailureError, match="voxel size"):
         run(model, volume(), Options(spacing_policy="nm"), (1e-4, 1e-4, 1e-4))
 
 
 def test_a_volume_that_would_not_fit_is_refused_before_anything_is_allocated(model: Model) -> None:
-    generator = segment(model, volume(), voxel_size_nm=None, options=Options(), free_memory=lambda: 2_600_000)
+    generator = segment(model, volume(), voxel_size_nm=None, options=Options(), free_memory=lambda: 85_600_000)
 
     with pytest.raises(FailureError) as caught:
         next(generator)
 
     assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
-    assert "about 13 of the 20 Z planes would fit" in caught.value.failure.hint
+    assert "along X and Y would fit" in caught.value.failure.hint
 
 
-def test_a_voxel_size_in_the_wrong_unit_is_refused_instead_of_filling_memory(model: Model) -> None:
+def test_a_model_that_streaming_cannot_express_is_refused_as_well_where_its_volume_would_not_fit(
+    masked_model: Model,
+) -> None:
+    generator = segment(masked_model, volume(), voxel_size_nm=None, options=Options(), free_memory=lambda: 87_000_000)
+
+    with pytest.raises(FailureError, match="main memory") as caught:
+        next(generator)
+
+    assert "of the 20 Z planes would fit" in caught.value.failure.hint
+
+
+def test_a_voxel_size_in_the_wrong_unit_is_refused_instead_of_filling_memory(
+    model: Model, run: Callable[..., Any]
+) -> None:
     with pytest.raises(FailureError) as caught:
         run(model, volume((100, 100, 100)), Options(spacing_policy="angstrom"), (13.48, 13.48, 13.48))
 
     assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
-
-
-def test_the_crop_in_the_hint_fits() -> None:
-    load = Workload((300, 1000, 1000), (300, 1000, 1000), 3, 5, regions=False, probabilities=False, network_bytes=10**9)
-    available = (host_memory_needed(load) - 10**9) // 3 + 10**9
-
-    with pytest.raises(FailureError, match="main memory") as caught:
-        refuse_what_does_not_fit(load, available)
-
-    assert "about 100 of the 300 Z planes" in caught.value.failure.hint
-    refuse_what_does_not_fit(replace(load, input_shape=(100, 1000, 1000), network_shape=(100, 1000, 1000)), available)
-    refuse_what_does_not_fit(load, None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""The streaming engine against the same network in float64 over the whole volume, with nnU-Net's own result beside it.
+
+In float64 the logits are the reference's. In float32 labels differ in next to no voxel, only where the reference hardly
+prefers one, and in no more than nnU-Net's own. Two runs give the same bytes. Show the figures with ``pytest -rP``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cryomamba_crds.model_gate import image_spacing
+from cryomamba_crds.task import VoxelSize
+from cryomamba_inference.engine.deciding import Heads
+from cryomamba_inference.engine.image import ArrayImage
+from cryomamba_inference.engine.interface import Options
+from cryomamba_inference.engine.streaming import Work, stream
+from cryomamba_inference.engine.suitability import plan_route
+from cryomamba_inference.engine.survey import survey
+from cryomamba_inference.model import Model, load_model
+from support.nnunet_reference import nnunet_predictor, reference
+
+NEAR_TIE = 1e-4
+
+
+def labels(count: int, **more: int) -> dict[str, Any]:
+    names = {"background": 0, **{f"label{number}": number for number in range(1, count)}, **more}
+    return {"channel_names": {"0": "density"}, "labels": names, "file_ending": ".nii.gz"}
+
+
+REGIONS = {
+    "channel_names": {"0": "density"},
+    "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "dot": 3},
+    "regions_class_order": [1, 2, 3],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    shape: tuple[int, int, int]
+    model: dict[str, Any] = field(default_factory=dict)
+    step_size: float = 0.5
+    mirroring: bool = True
+    voxel_size: VoxelSize | None = None
+    """In the plans' unit; None: as the plans have it."""
+    border: int = 0
+    """Voxels of zeros around the volume."""
+    batch: int = 1
+
+
+def resampled_by(function: str, **arguments: Any) -> Callable[[dict[str, Any]], None]:
+    def change(configuration: dict[str, Any]) -> None:
+        for what in ("data", "seg", "probabilities"):
+            configuration[f"resampling_fn_{what}"] = function
+            configuration[f"resampling_fn_{what}_kwargs"] = {"is_seg": what == "seg", **arguments}
+
+    return change
+
+
+def normalised_by(scheme: str) -> Callable[[dict[str, Any]], None]:
+    return lambda configuration: configuration.update(normalization_schemes=[scheme])
+
+
+ANISOTROPIC = {"spacing": (4.0, 1.0, 1.0)}
+
+CASES = {
+    "a patch of 16, prime sizes": Case((29, 31, 23)),
+    "two classes, no mirroring, steps of a fifth": Case(
+        (17, 24, 26), {"heads": 2, "dataset": labels(2)}, step_size=0.2, mirroring=False
+    ),
+    "forty classes": Case((20, 19, 22), {"heads": 40, "dataset": labels(40)}, step_size=0.75),
+    "smaller than the patch along two axes": Case((11, 40, 7)),
+    "smaller than the patch along all axes": Case((9, 13, 5), {"patch": (16, 24, 16)}),
+    "one voxel thick": Case((1, 33, 30)),
+    "three folds": Case((24, 20, 18), {"folds": ("0", "1", "4")}, step_size=0.6),
+    "mirrored along two axes, two passes at once": Case((26, 22, 19), {"mirroring": (0, 2)}, batch=2),
+    "not mirrored, four tiles at once": Case((18, 22, 45), mirroring=False, batch=4),
+    "transposed": Case((23, 20, 26), {"transpose": (2, 0, 1), "patch": (8, 16, 24)}),
+    "transposed the other way, residual encoder": Case(
+        (25, 18, 20), {"transpose": (1, 2, 0), "network": "ResidualEncoderUNet"}, step_size=1.0
+    ),
+    "regions": Case((22, 27, 20), {"dataset": REGIONS, "heads": 3}),
+    "an ignore label": Case((18, 20, 24), {"dataset": labels(3, ignore=3)}),
+    "slices": Case((9, 29, 35), {"patch": (16, 24)}),
+    "slices across y": Case((21, 11, 26), {"patch": (16, 24), "transpose": (1, 0, 2)}, batch=4),
+    "slices, resampled": Case((7, 23, 31), {"patch": (16, 16)}, voxel_size=(1.2, 1.3, 2.0)),
+    "a border of zeros": Case((19, 25, 22), border=3),
+    "a border of zeros, resampled": Case((19, 25, 22), voxel_size=(1.9, 1.2, 1.6), border=2),
+    "resampled up": Case((14, 17, 15), voxel_size=(2.3, 1.6, 3.1)),
+    "resampled down": Case((47, 40, 51), voxel_size=(0.8, 0.7, 1.1)),
+    "resampled from slices far apart": Case((9, 28, 30), voxel_size=(1.3, 0.8, 4.1)),
+    "resampled to slices far apart": Case((40, 21, 25), ANISOTROPIC, voxel_size=(1.2, 1.3, 1.1)),
+    "resampled to slices far apart, transposed": Case(
+        (21, 40, 25), {**ANISOTROPIC, "transpose": (1, 0, 2)}, voxel_size=(1.2, 1.3, 1.1)
+    ),
+    "resampled by torch": Case(
+        (18, 23, 20), {"plans_changes": resampled_by("resample_torch_fornnunet")}, voxel_size=(1.9, 1.2, 1.6)
+    ),
+    "resampled by torch from slices far apart": Case(
+        (9, 28, 30), {"plans_changes": resampled_by("resample_torch_fornnunet")}, voxel_size=(1.3, 0.8, 4.1)
+    ),
+    "CT": Case((20, 18, 22), {"plans_changes": normalised_by("CTNormalization")}),
+    "rescaled": Case((20, 18, 22), {"plans_changes": normalised_by("RescaleTo01Normalization")}, border=1),
+    "not normalised": Case((20, 18, 22), {"plans_changes": normalised_by("NoNormalization")}),
+}
+
+
+def blobs(case: Case) -> NDArray[np.float32]:
+    """Return a volume in which labels form patches."""
+    rng = np.random.default_rng(7)
+    coarse = rng.normal(size=[edge // 4 + 1 for edge in case.shape])
+    fine = coarse.repeat(4, axis=0).repeat(4, axis=1).repeat(4, axis=2)
+    image = fine[tuple(slice(edge) for edge in case.shape)] + 0.3 * rng.normal(size=case.shape) + 0.5
+    return np.pad(image.astype(np.float32), case.border)
+
+
+@pytest.fixture
+def model(write_model: Callable[..., Path], tmp_path: Path, case: Case) -> Model:
+    return load_model(write_model(tmp_path / "m", **case.model), "all", torch.device("cpu"))
+
+
+def work_for(model: Model, image: NDArray[np.float32], case: Case, **more: Any) -> tuple[Work, Any]:
+    policy = "ignore" if case.voxel_size is None else "nm"
+    spacing = image_spacing(model.facts, policy, case.voxel_size)
+    found = survey(ArrayImage(image))
+    route = plan_route(model.facts, model.configuration.configuration, found.box, spacing)
+    options = Options(
+        step_size=case.step_size, mirroring=case.mirroring, save_probabilities=more.pop("probabilities", False)
+    )
+    return Work(model, ArrayImage(image), found, route, options, batch=case.batch, **more), spacing
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+def test_labels_are_those_of_a_whole_volume_in_float64(
+    model: Model, case: Case, monkeypatch: pytest.MonkeyPatch, collect: Callable[..., Any], request: Any
+) -> None:
+    image = blobs(case)
+    work, spacing = work_for(model, image, case)
+    truth = reference(model, image, spacing, step_size=case.step_size, mirroring=case.mirroring)
+
+    ours = collect(stream(work)).labels
+    again = collect(stream(work)).labels
+    with monkeypatch.context() as patched:
+        # In place of probabilities, logits as they are.
+        patched.setattr(Heads, "probabilities", lambda _, logits: logits.numpy().copy())
+        patched.setattr(Heads, "probabilities_of_nothing", lambda heads, shape: np.zeros((heads.count, *shape)))
+        exact, _ = work_for(model, image, case, dtype=torch.float64, probabilities=True)
+        logits = collect(stream(exact)).probabilities
+    predictor = nnunet_predictor(model, case.step_size, case.mirroring)
+    theirs = predictor.predict_single_npy_array(image[None], {"spacing": list(spacing)})
+
+    error = np.abs(logits - truth.logits).max() / np.abs(truth.logits).max()
+    differing, peer = ours != truth.labels, theirs != truth.labels
+    print(f"{request.node.callspec.id}: ours {differing.sum()}, nnU-Net {peer.sum()} of {image.size}; {error:.1e}")
+    assert error < 1e-9
+    assert differing.sum() <= max(3, 1e-5 * image.size)
+    assert (truth.margin[differing] < NEAR_TIE).all()
+    assert differing.sum() <= max(3, peer.sum())
+    assert np.array_equal(ours, again)
+    assert len(np.unique(truth.labels)) > 1
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(CASES[name], id=name)
+        for name in ("a patch of 16, prime sizes", "a border of zeros, resampled", "slices across y", "three folds")
+    ],
+)
+def test_a_run_from_any_plane_on_gives_the_same_to_the_last_bit(
+    model: Model, case: Case, collect: Callable[..., Any]
+) -> None:
+    image = blobs(case)
+    work, _ = work_for(model, image, case, probabilities=True)
+    whole = collect(stream(work))
+
+    for first in range(1, image.shape[0], 5):
+        labels, probabilities = [], []
+        for event in stream(work, first=first):
+            if hasattr(event, "labels"):
+                assert event.start == first + sum(map(len, labels))
+                labels.append(event.labels.copy())
+                probabilities.append(event.probabilities.copy())
+        assert np.array_equal(np.concatenate(labels), whole.labels[first:])
+        assert np.array_equal(np.concatenate(probabilities, axis=1), whole.probabilities[:, first:])

@@ -1,0 +1,165 @@
+"""The engine's parts by themselves, against what they replace."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
+from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
+from skimage.transform import resize
+
+from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_inference.engine.deciding import decide, decide_on_host
+from cryomamba_inference.engine.image import ArrayImage
+from cryomamba_inference.engine.normalisation import normalisation
+from cryomamba_inference.engine.resampling import Rule, UnsupportedError, choose_resampling, piece
+from cryomamba_inference.engine.survey import extremes_along, survey
+from cryomamba_inference.engine.tiling import tile_starts, tile_weights
+
+
+@pytest.mark.parametrize("patch", [(16, 16, 16), (7, 33, 20), (128, 24, 8), (40, 56), (1, 16, 16)])
+def test_weights_are_nnunets_to_the_last_bit(patch: tuple[int, ...]) -> None:
+    theirs = compute_gaussian(patch, sigma_scale=1 / 8, value_scaling_factor=10, device=torch.device("cpu"))
+    compute_gaussian.cache_clear()
+
+    assert np.array_equal(tile_weights(patch), theirs.float().numpy())
+
+
+@pytest.mark.parametrize("step", [0.1, 0.25, 0.3, 0.5, 0.77, 1.0])
+@pytest.mark.parametrize(("size", "patch"), [(110, 64), (64, 64), (65, 64), (200, 33), (97, 7), (1024, 128)])
+def test_tiles_begin_where_nnunets_begin(size: int, patch: int, step: float) -> None:
+    [theirs] = compute_steps_for_sliding_window((size,), (patch,), step)
+
+    assert list(tile_starts(size, patch, step)) == theirs
+
+
+@pytest.mark.parametrize("rule", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize(("source", "target"), [(60, 97), (97, 60), (5, 23), (1, 4), (23, 5), (200, 201)])
+def test_pieces_of_an_axis_are_those_of_the_whole_in_skimage(rule: Rule, source: int, target: int) -> None:
+    values = np.random.default_rng(1).normal(size=source)
+    order = {"nearest": 0, "linear": 1, "cubic": 3}[rule]
+    theirs = resize(values, (target,), order, mode="edge", anti_aliasing=False, clip=False)
+
+    pieces = [piece(source, target, rule, range(start, min(start + 16, target))) for start in range(0, target, 16)]
+    ours = np.concatenate([part.matrix @ values[part.start : part.stop] for part in pieces])
+
+    assert np.abs(ours - theirs).max() < 1e-12
+
+
+@pytest.mark.parametrize(("source", "target"), [(9, 40), (40, 9), (7, 8), (33, 100)])
+def test_the_nearest_slice_is_torchs(source: int, target: int) -> None:
+    values = torch.arange(source, dtype=torch.float32)
+    theirs = torch.nn.functional.interpolate(values[None, None], (target,), mode="nearest-exact")[0, 0]
+
+    part = piece(source, target, "nearest-exact", range(target))
+
+    assert np.array_equal(part.matrix @ values[part.start : part.stop].double().numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("force", [None, True, False])
+@pytest.mark.parametrize("current", [(1, 1, 1), (4, 1, 1), (1, 4, 1), (4, 4, 1), (3, 1, 1), (1.2, 1, 1)])
+@pytest.mark.parametrize("new", [(1, 1, 1), (1, 1, 5), (2, 1, 1)])
+def test_the_axis_that_is_resampled_by_itself_is_nnunets(
+    force: bool | None, current: Sequence[float], new: Sequence[float]
+) -> None:
+    separate, axis = determine_do_sep_z_and_axis(force, current, new)
+    arguments = {"order": 3, "order_z": 0, "force_separate_z": force}
+
+    ours = choose_resampling("resample_data_or_seg_to_shape", arguments, ((8, 8, 8), (9, 9, 9)), (current, new))
+
+    assert ours.separate == (axis if separate else None)
+    assert [rule == "nearest" for rule in ours.rules] == [separate and number == axis for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        ("resample_data_or_seg_to_shape", {"order": 2}, "order 2"),
+        ("resample_torch_fornnunet", {"mode": "nearest"}, "'nearest'"),
+        ("resample_torch_simple", {}, "resample_torch_simple"),
+        ("no_resampling_hack", {}, "no_resampling_hack"),
+    ],
+)
+def test_a_resampling_that_is_not_done_here_is_named(function: str, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        choose_resampling(function, arguments, ((8, 8, 8), (9, 9, 9)), ((1, 1, 1), (1, 1, 1)))
+
+
+@pytest.mark.parametrize("regions", [None, (1, 2, 3, 4), (3, 1, 4, 2)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+def test_labels_are_decided_alike_on_the_host_and_on_a_device(regions: tuple[int, ...] | None, dtype: Any) -> None:
+    logits = np.random.default_rng(2).integers(-3, 4, (4, 9, 10, 11)).astype(np.float32)
+    expected = logits.argmax(axis=0)
+    if regions is not None:
+        expected = np.zeros(logits.shape[1:], dtype)
+        for one, label in zip(logits, regions, strict=True):
+            expected[one > 0] = label
+
+    host = decide_on_host(logits, regions, dtype)
+    device = decide(torch.from_numpy(logits), regions, {np.uint8: torch.uint8, np.int16: torch.int16}[dtype])
+
+    assert host.dtype == dtype
+    assert np.array_equal(host, expected)
+    assert np.array_equal(device.numpy(), expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_output_that_is_not_finite_is_a_failure_and_not_a_label(bad: float) -> None:
+    logits = np.zeros((3, 2, 2, 2), np.float32)
+    logits[1, 0, 1, 0] = bad
+
+    for decided in (
+        lambda: decide_on_host(logits, None, np.uint8),
+        lambda: decide(torch.from_numpy(logits), None, torch.uint8),
+    ):
+        with pytest.raises(FailureError, match="not finite") as failed:
+            decided()
+        assert failed.value.failure.code is FailureCode.INFERENCE_ERROR
+
+
+def test_the_survey_takes_its_figures_from_within_the_border_of_zeros() -> None:
+    inside = np.random.default_rng(4).normal(1000, 3, (9, 11, 13)).astype(np.float32)
+    inside[4:6, 5, 5] = 0
+    image = np.pad(inside, ((2, 1), (0, 3), (4, 0)))
+
+    found = survey(ArrayImage(image))
+
+    assert found.box == ((2, 11), (0, 11), (4, 17))
+    assert (found.low, found.high) == (inside.min(), inside.max())
+    assert found.mean == pytest.approx(inside.mean(dtype=np.float64), rel=1e-14)
+    assert found.std == pytest.approx(inside.std(dtype=np.float64), rel=1e-12)
+    low, high = extremes_along(ArrayImage(image), found.box, 1)
+    assert np.array_equal(low, inside.min(axis=(0, 2)))
+    assert np.array_equal(high, inside.max(axis=(0, 2)))
+
+
+def test_the_survey_of_a_large_volume_is_taken_block_by_block() -> None:
+    image = np.random.default_rng(5).normal(50, 2, (3, 1100, 1300)).astype(np.float32)
+
+    found = survey(ArrayImage(image))
+
+    assert found.mean == pytest.approx(image.mean(dtype=np.float64), rel=1e-14)
+    assert found.std == pytest.approx(image.std(dtype=np.float64), rel=1e-12)
+
+
+def test_a_volume_that_is_no_picture_of_bytes_is_refused_where_the_model_takes_those() -> None:
+    found = survey(ArrayImage(np.linspace(-1, 300, 64, dtype=np.float32).reshape(4, 4, 4)))
+
+    with pytest.raises(FailureError, match="0 to 255") as refused:
+        normalisation("RGBTo01Normalization", found, {})
+
+    assert refused.value.failure.code is FailureCode.VALIDATION_ERROR
+
+
+def test_extremes_of_sixteen_bits_are_normalised_without_overflow() -> None:
+    image = np.full((4, 4, 4), -32768, np.float32)
+    image[0] = 32767
+    found = survey(ArrayImage(image))
+    values = image.copy()
+
+    normalisation("ZScoreNormalization", found, {})(values)
+
+    assert values.mean() == pytest.approx(0, abs=1e-6)
+    assert values.std() == pytest.approx(1, rel=1e-6)
