@@ -9,7 +9,7 @@ from cryomamba_crds.wishes import inference_params, inference_wish, preview_para
 _EDGES = st.integers(1, 10**15).map(lambda picometres: float(f"{picometres / 1e9:.9f}")).filter(lambda edge: edge < 1e6)
 _PARAMS = st.builds(
     InferenceParams,
-    folds=st.one_of(st.just("all"), st.lists(st.integers(0, 99), min_size=1, max_size=10, unique=True), st.just(["all"])),
+    folds=st.just("all") | st.lists(st.integers(0, 99), min_size=1, max_size=10, unique=True) | st.just(["all"]),
     step_size=st.integers(10, 100).map(lambda percent: percent / 100),
     mirroring=st.booleans(),
     save_probabilities=st.booleans(),
