@@ -21,6 +21,8 @@ from support.pods import Container
 from support.segmentation_jobs import FILE
 from support.waiting import until
 
+BUSY = "incoming/busy.mrc"
+"""Key of a volume of many tiles: its job is in the middle of them for seconds."""
 DEMO = Path(cryomamba_apiserver.models.__path__[0]) / "bundled" / "demo"
 CARD = ModelCard.model_validate_json((DEMO / "model.json").read_bytes())
 
@@ -55,12 +57,11 @@ def stock() -> Callable[[S3Connection, Path], Bucket]:
 
 def _stock(connection: S3Connection, folder: Path) -> Bucket:
     bucket = Bucket(connection, S3Client(connection))
-    volume = folder / "volume.mrc"
-    phantom = make_phantom(3, (32, 48, 48))
-    with mrcfile.new(volume) as mrc:
-        mrc.set_data(phantom.density)
-        mrc.voxel_size = 13.48
-    bucket.put(keys.file_volume(FILE), volume)
+    for key, shape in ((keys.file_volume(FILE), (32, 48, 48)), (BUSY, (48, 96, 96))):
+        volume = folder / "volume.mrc"
+        with mrcfile.new(volume, make_phantom(3, shape).density, overwrite=True) as mrc:
+            mrc.voxel_size = 13.48
+        bucket.put(key, volume)
     for key in (keys.model_card("demo"), keys.model_archive_card("demo", CARD.digest)):
         bucket.put(key, DEMO / "model.json")
     bucket.put(keys.model_archive("demo", CARD.digest), DEMO / "model.zip")

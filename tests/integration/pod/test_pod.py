@@ -50,6 +50,11 @@ def test_a_job_leaves_its_result_in_the_bucket_and_says_so_in_its_status(
     assert not (container.folder / "termination-log").exists()
 
 
+def busy() -> dict[str, Any]:
+    """Return the spec of a job that can be disturbed in its middle."""
+    return on_the_cpu(input={"object": "incoming/busy.mrc"})
+
+
 def working(container: Container) -> bool:
     return "Processing tile" in container.log
 
@@ -85,7 +90,7 @@ def test_a_late_writer_of_an_old_attempt_changes_nothing(
     operator: OperatorProcess, jobs: Jobs, container_of: Make, stocked: Any, control_plane_namespace: Kubectl
 ) -> None:
     operator.start()
-    jobs.submit("tomo", **on_the_cpu())
+    jobs.submit("tomo", **busy())
     late = container_of("tomo")
     late.start()
     assert late.process
@@ -163,7 +168,7 @@ def test_sigterm_ends_a_pod_with_a_code_that_is_tried_again(
     operator: OperatorProcess, jobs: Jobs, container_of: Make
 ) -> None:
     operator.start()
-    jobs.submit("tomo", **on_the_cpu())
+    jobs.submit("tomo", **busy())
     container = container_of("tomo")
     container.start()
     assert container.process

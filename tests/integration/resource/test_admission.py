@@ -10,6 +10,7 @@ from support.kubernetes import RefusedError
 from support.segmentation_jobs import FILE, segmentation_job
 
 OTHER_FILE = "file_abc123xyz789"
+DIGEST = f"sha256:{'0' * 64}"
 LONGEST_NAME = "n" * 57
 
 # Field, value, and a part of what the API server says about it.
@@ -27,6 +28,10 @@ OUT_OF_BOUNDS = [
     ("model", "Membranes", "should match"),
     ("model", "a/b", "should match"),
     ("model", "m" * 64, "may not be more than 63"),
+    ("modelDigest", "", "should match"),
+    ("modelDigest", "0" * 64, "should match"),
+    ("modelDigest", DIGEST.upper(), "should match"),
+    ("modelDigest", DIGEST + "0", "may not be more than 71"),
     ("inference.folds", [], "at least 1 items"),
     ("inference.folds", ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"], "at most 10 items"),
     ("inference.folds", ["-1"], "should match"),
@@ -92,6 +97,7 @@ WITHIN_BOUNDS = [
     ("input", {"object": "incoming/2026/Tomogram_17.mrc"}),
     ("input", {"object": "o" * 512}),
     ("model", "m" * 63),
+    ("modelDigest", DIGEST),
     ("inference.folds", ["all"]),
     ("inference.folds", ["0", "1", "2", "3", "4", "5", "6", "7", "8", "99"]),
     ("inference.tileStepPercent", 10),
@@ -127,6 +133,9 @@ UNCHANGEABLE = [
     ("input", {"object": "tomogram.mrc"}, {"object": "other.mrc"}),
     ("input", {"object": "tomogram.mrc"}, {"fileId": FILE}),
     ("model", "demo", "membranes"),
+    ("modelDigest", None, DIGEST),
+    ("modelDigest", DIGEST, None),
+    ("modelDigest", DIGEST, DIGEST.replace("0", "1")),
     ("inference.folds", None, ["0"]),
     ("inference.folds", ["0"], ["1"]),
     ("inference.folds", ["0", "1"], ["0"]),
