@@ -3,6 +3,8 @@
 from typing import Any
 
 FILE = "file_xyz789abc123"
+BUSY = "incoming/busy.mrc"
+"""Key of a volume of many tiles: its job is in the middle of them for seconds, and can be disturbed there."""
 THEN = "2026-01-02T03:04:05Z"
 
 

@@ -18,11 +18,9 @@ from cryomamba_crds.model_card import ModelCard
 from support.kubernetes import Kubectl
 from support.operators import Jobs, OperatorProcess, installed, jobs_of
 from support.pods import Container
-from support.segmentation_jobs import FILE
+from support.segmentation_jobs import BUSY, FILE
 from support.waiting import until
 
-BUSY = "incoming/busy.mrc"
-"""Key of a volume of many tiles: its job is in the middle of them for seconds."""
 DEMO = Path(cryomamba_apiserver.models.__path__[0]) / "bundled" / "demo"
 CARD = ModelCard.model_validate_json((DEMO / "model.json").read_bytes())
 

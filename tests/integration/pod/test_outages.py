@@ -16,6 +16,7 @@ from support.kubernetes import Kubectl
 from support.operators import Jobs, OperatorProcess
 from support.pods import Container
 from support.s3 import OwnMinio, new_bucket, own_minio
+from support.segmentation_jobs import BUSY
 from support.waiting import until
 
 Make = Callable[..., Container]
@@ -55,7 +56,7 @@ def test_a_job_survives_a_store_and_an_api_server_that_go_away_in_its_middle(
     api = urlsplit(config["clusters"][0]["cluster"]["server"])
     with line_to(str(api.hostname), int(api.port or 443)) as line:
         operator.start()
-        busy = {"input": {"object": "incoming/busy.mrc"}, "model": "demo"}
+        busy = {"input": {"object": BUSY}, "model": "demo"}
         jobs.submit("tomo", resources={"gpus": 0, "memory": "2Gi", "cpu": "10m"}, **busy)
         container = container_of("tomo", KUBERNETES_SERVICE_HOST="127.0.0.1", KUBERNETES_SERVICE_PORT=str(line.port))
         container.start()

@@ -13,6 +13,7 @@ from cryomamba_crds.report import Manifest
 from support.kubernetes import Kubectl
 from support.operators import Jobs, OperatorProcess
 from support.pods import Container
+from support.segmentation_jobs import BUSY
 from support.waiting import until
 
 Make = Callable[..., Container]
@@ -52,7 +53,7 @@ def test_a_job_leaves_its_result_in_the_bucket_and_says_so_in_its_status(
 
 def busy() -> dict[str, Any]:
     """Return the spec of a job that can be disturbed in its middle."""
-    return on_the_cpu(input={"object": "incoming/busy.mrc"})
+    return on_the_cpu(input={"object": BUSY})
 
 
 def working(container: Container) -> bool:
