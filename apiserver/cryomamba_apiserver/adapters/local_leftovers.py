@@ -1,7 +1,11 @@
-"""What killed processes left in a data directory, outside of what the object store shows."""
+"""What killed processes left in a data directory, outside of what the object store shows.
+
+Other sweeps, and requests, remove and write while this one looks: a folder that has gone meanwhile is as an empty one.
+"""
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterator
@@ -29,7 +33,7 @@ def remove_local_leftovers(data_dir: Path, job_ids: Collection[str], older_than:
     """
     candidates = [
         *_unnamed(data_dir / "store" / "objects"),
-        *(data_dir / "models").glob(".unpacking-*"),
+        *_unfinished_models(data_dir / "models"),
         *_logs(data_dir / "logs", frozenset(job_ids)),
         *_uploads(data_dir / "store" / "uploads"),
         *_empty(data_dir / "store" / "objects"),
@@ -38,27 +42,41 @@ def remove_local_leftovers(data_dir: Path, job_ids: Collection[str], older_than:
 
 
 def _unnamed(objects: Path) -> Iterator[Path]:
-    return (path for path in objects.rglob(".*") if _TEMPORARY.match(path.name) and path.is_file())
+    for folder, _, names in os.walk(objects, onerror=_unless_gone):
+        yield from (Path(folder, name) for name in names if _TEMPORARY.match(name))
+
+
+def _unfinished_models(models: Path) -> Iterator[Path]:
+    return (path for path in _entries(models) if path.name.startswith(".unpacking-"))
 
 
 def _logs(logs: Path, job_ids: frozenset[str]) -> Iterator[Path]:
-    if not logs.is_dir():
-        return
     known = job_ids | {resource_name(job_id) for job_id in job_ids}
-    for folder in logs.iterdir():
-        if _GENERATED_JOB.match(folder.name) and folder.name not in known:
-            yield folder
+    return (folder for folder in _entries(logs) if _GENERATED_JOB.match(folder.name) and folder.name not in known)
 
 
 def _uploads(uploads: Path) -> Iterator[Path]:
     """Folders that the store does not list, since what would be listed is not there."""
-    return (path for path in uploads.glob("*/") if not (path / "upload.json").exists())
+    return (path for path in _entries(uploads) if path.is_dir() and not (path / "upload.json").exists())
 
 
 def _empty(objects: Path) -> Iterator[Path]:
     """Folders named by an id that is never used again; nothing will be written into them."""
-    for pattern in ("uploads/*", "files/*", "jobs/*/*", "jobs/*"):
-        yield from (path for path in objects.glob(pattern) if path.is_dir() and not any(path.iterdir()))
+    owners = _entries(objects / "jobs")
+    for parent in (objects / "uploads", objects / "files", *owners, objects / "jobs"):
+        yield from (folder for folder in _entries(parent) if folder.is_dir() and not _entries(folder))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _is_older(path: Path, moment: datetime) -> bool:

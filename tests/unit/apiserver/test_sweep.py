@@ -234,6 +234,26 @@ def test_a_folder_that_something_came_into_meanwhile_stays_and_stops_nothing(tmp
     assert (filling / "session.json").exists()
 
 
+@pytest.mark.parametrize("gone", ["uploads/upl_aaaaaaaaaaaa", "files/file_aaaaaaaaaaaa", "jobs/ada", "jobs/ada/job_a"])
+@pytest.mark.parametrize("reader", ["listdir", "scandir"])
+def test_a_folder_that_goes_as_it_is_looked_into_stops_nothing(tmp_path, monkeypatch, gone, reader):
+    objects = tmp_path / "store" / "objects"
+    empty = objects / "uploads" / "upl_bbbbbbbbbbbb"
+    for folder in (objects / gone, empty):
+        folder.mkdir(parents=True)
+    read = getattr(os, reader)
+
+    def goes(path="."):
+        if path == str(objects / gone) or path == objects / gone:
+            with contextlib.suppress(FileNotFoundError):
+                (objects / gone).rmdir()
+        return read(path)
+
+    monkeypatch.setattr(os, reader, goes)
+
+    assert empty in remove_local_leftovers(tmp_path, (), datetime.now(UTC) + timedelta(days=1))
+
+
 def test_a_model_card_that_cannot_be_read_is_told_and_stops_nothing_and_its_zips_stay(
     sweep, ada, context, clock, caplog
 ):
