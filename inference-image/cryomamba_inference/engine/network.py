@@ -60,7 +60,7 @@ class TileNetwork:
         """Return what the network says of some tiles, averaged over flips.
 
         Args:
-            tiles: Up to `tiles_at_once`, in the axes of the plan's patch, on the device.
+            tiles: Up to `tiles_at_once`, [c, ...] in the axes of the plan's patch, on the device.
 
         Returns:
             Logits [heads, ...] of each tile.
@@ -72,7 +72,7 @@ class TileNetwork:
             filled = batch + batch[-1:] * (self.batch - len(batch))
             outputs = self._forward([_flipped(tiles[tile], flip) for tile, flip in filled])
             for output, (tile, flip) in zip(outputs, batch, strict=False):
-                back = _flipped(output, [axis + 1 for axis in flip]).to(self._dtype)
+                back = _flipped(output, flip).to(self._dtype)
                 before = sums[tile]
                 sums[tile] = back if before is None else before.add_(back)
         means = [total for total in sums if total is not None]
@@ -80,15 +80,16 @@ class TileNetwork:
 
     def _forward(self, tiles: Sequence[torch.Tensor]) -> torch.Tensor:
         # A view where there is one only.
-        batch = torch.stack(list(tiles))[:, None] if len(tiles) > 1 else tiles[0][None, None]
+        batch = torch.stack(list(tiles)) if len(tiles) > 1 else tiles[0][None]
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             outputs: torch.Tensor = self._network(batch)
         return outputs
 
 
-def _flipped(values: torch.Tensor, axes: list[int] | tuple[int, ...]) -> torch.Tensor:
+def _flipped(values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+    """Flip channels or heads [c, ...] along axes of the patch."""
     # torch copies even where there is nothing to flip.
-    return torch.flip(values, axes) if axes else values
+    return torch.flip(values, [axis + 1 for axis in axes]) if axes else values
 
 
 def _as(value: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:

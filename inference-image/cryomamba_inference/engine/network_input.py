@@ -1,6 +1,6 @@
 """What the network sees, row of tiles by row of tiles: normalised, resampled and padded as it is needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from cryomamba_inference.engine.image import Box, Image
 from cryomamba_inference.engine.normalisation import Normalise
 from cryomamba_inference.engine.resampling import Piece, Resampling, piece, taps
+from cryomamba_inference.engine.slab_shapes import CHUNK_PLANES
 from cryomamba_inference.engine.tiling import Tiling
 
-_CHUNK_PLANES = 16
-"""Planes that are resampled at once. They begin at multiples of this, so that a plane is the same, to the last bit,
-wherever reading began."""
 _CHUNK_ROWS = 64
 _STACK_BYTES = 1 << 24
 
@@ -22,8 +20,8 @@ _STACK_BYTES = 1 << 24
 class Planes(Protocol):
     """The volume as the network is to see it, without padding."""
 
-    def read(self, planes: range, rows: range) -> NDArray[Any]:
-        """Return some rows of some planes, [z, y, x]; a plane's first index never falls much from call to call."""
+    def read(self, planes: range, rows: range, into: NDArray[Any]) -> None:
+        """Write some rows of some planes, [z, y, x]; a plane's first index never falls much from call to call."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,14 @@ class NormalisedPlanes:
     normalise: Normalise
     dtype: type[np.floating[Any]]
 
-    def read(self, planes: range, rows: range) -> NDArray[Any]:
-        """Return normalised intensities."""
+    def read(self, planes: range, rows: range, into: NDArray[Any]) -> None:
+        """Write normalised intensities, a few planes at a time."""
+        for start in range(0, len(planes), CHUNK_PLANES):
+            part = planes[start : start + CHUNK_PLANES]
+            into[start : start + len(part)] = self.fresh(part, rows)
+
+    def fresh(self, planes: range, rows: range) -> NDArray[Any]:
+        """Return normalised intensities [z, y, x] in an array of their own."""
         (z, _), (y, _), columns = self.box
         window = ((z + planes.start, z + planes.stop), (y + rows.start, y + rows.stop), columns)
         values = self.image.read(window).astype(self.dtype, copy=False)
@@ -75,11 +79,11 @@ class ResampledPlanes:
         self._count = 0
         self._ahead: tuple[int, NDArray[Any]] | None = None
 
-    def read(self, planes: range, rows: range) -> NDArray[Any]:
-        """Return resampled intensities."""
+    def read(self, planes: range, rows: range, into: NDArray[Any]) -> None:
+        """Write resampled intensities."""
         self._hold(planes)
         offset = planes.start - self._first
-        return self._held[offset : offset + len(planes), rows.start : rows.stop]
+        into[:] = self._held[offset : offset + len(planes), rows.start : rows.stop]
 
     def _hold(self, planes: range) -> None:
         last = self._first + self._count
@@ -93,8 +97,8 @@ class ResampledPlanes:
             self._first, self._count = planes.start, kept
         while self._first + self._count < planes.stop:
             following = self._first + self._count
-            chunk = self._chunk(following // _CHUNK_PLANES)
-            inside = chunk[following % _CHUNK_PLANES :][: planes.stop - following]
+            chunk = self._chunk(following // CHUNK_PLANES)
+            inside = chunk[following % CHUNK_PLANES :][: planes.stop - following]
             self._held[self._count : self._count + len(inside)] = inside
             self._count += len(inside)
 
@@ -103,7 +107,7 @@ class ResampledPlanes:
         if self._ahead is not None and self._ahead[0] == index:
             return self._ahead[1]
         old, new, rule = self._resampling.source[0], self._resampling.target[0], self._resampling.rules[0]
-        window = range(index * _CHUNK_PLANES, min((index + 1) * _CHUNK_PLANES, new))
+        window = range(index * CHUNK_PLANES, min((index + 1) * CHUNK_PLANES, new))
         across = piece(old, new, rule, window)
         for done in [plane for plane in self._flat if plane < across.start]:
             del self._flat[done]
@@ -116,7 +120,7 @@ class ResampledPlanes:
 
     def _flatten(self, plane: int) -> NDArray[np.float64]:
         """Resample one plane of the source along its rows and columns."""
-        values = self._source.read(range(plane, plane + 1), range(self._resampling.source[1]))[0].astype(np.float64)
+        values = self._source.fresh(range(plane, plane + 1), range(self._resampling.source[1]))[0].astype(np.float64)
         along_rows, along_columns = self._within
         values = _mapped(values, along_rows) if self._resampling.rules[1] != "same" else values
         return _mapped(values.T, along_columns).T if self._resampling.rules[2] != "same" else values
@@ -143,29 +147,27 @@ def _mapped(values: NDArray[np.float64], pieces: list[Piece]) -> NDArray[np.floa
     return np.concatenate([part.matrix @ values[part.start : part.stop] for part in pieces])
 
 
-def padded_rows(planes: Planes, tiling: Tiling, z: int, y: int) -> NDArray[Any]:
-    """Return what the tiles of one line see: [patch z, patch y, padded x], zeros where the volume ends.
+def fill_line(channels: Sequence[Planes], tiling: Tiling, corner: tuple[int, int], into: NDArray[Any]) -> None:
+    """Write what the tiles of one line see, zeros where the volume ends.
 
     Args:
-        planes: The volume.
+        channels: The volume.
         tiling: Its tiles.
-        z: First plane of the tiles in the padded volume.
-        y: First row of them.
+        corner: First plane and first row of the tiles in the padded volume.
+        into: [c, patch z, patch y, padded x].
     """
     inside = []
     targets = []
-    for start, edge, before, size in zip((z, y), tiling.patch[:2], tiling.padding[:2], tiling.shape[:2], strict=True):
+    for start, edge, before, size in zip(corner, tiling.patch[:2], tiling.padding[:2], tiling.shape[:2], strict=True):
         first, last = max(0, start - before), min(size, start + edge - before)
         inside.append(range(first, last))
         targets.append(slice(first + before - start, last + before - start))
-    values = planes.read(inside[0], inside[1])
     columns = slice(tiling.padding[2], tiling.padding[2] + tiling.shape[2])
-    shape = (*tiling.patch[:2], tiling.padded[2])
-    if values.shape == shape:
-        return np.ascontiguousarray(values)
-    rows = np.zeros(shape, dtype=values.dtype)
-    rows[targets[0], targets[1], columns] = values
-    return rows
+    for rows, planes in zip(into, channels, strict=True):
+        part = rows[targets[0], targets[1], columns]
+        if part.shape != rows.shape:
+            rows.fill(0)
+        planes.read(inside[0], inside[1], part)
 
 
 def chunk_bytes(resampling: Resampling) -> int:
@@ -175,11 +177,11 @@ def chunk_bytes(resampling: Resampling) -> int:
         resampling: Of the non-zero box.
     """
     source, target, rule = resampling.source[0], resampling.target[0], resampling.rules[0]
-    middle = target // 2 // _CHUNK_PLANES * _CHUNK_PLANES
-    across = piece(source, target, rule, range(middle, min(middle + _CHUNK_PLANES, target)))
+    middle = target // 2 // CHUNK_PLANES * CHUNK_PLANES
+    across = piece(source, target, rule, range(middle, min(middle + CHUNK_PLANES, target)))
     plane = resampling.target[1] * resampling.target[2]
     larger = max(resampling.source[1], resampling.target[1]) * max(resampling.source[2], resampling.target[2])
-    return (across.stop - across.start) * plane * 8 + 2 * _CHUNK_PLANES * plane * 4 + 3 * larger * 8 + 2 * _STACK_BYTES
+    return (across.stop - across.start) * plane * 8 + 2 * CHUNK_PLANES * plane * 4 + 3 * larger * 8 + 2 * _STACK_BYTES
 
 
 def clip_bounds(

@@ -1,4 +1,4 @@
-"""How many planes the engine holds back and gives at once: what both the engine and the plan of its memory go by."""
+"""How many lines and planes the engine holds at once: what both the engine and the plan of its memory go by."""
 
 import numpy as np
 
@@ -7,6 +7,10 @@ from cryomamba_inference.engine.tiling import Tiling
 
 PLANES_AT_ONCE = 8
 """Planes of the file that are resampled and decided together."""
+CHUNK_PLANES = 16
+"""Planes that are read, or resampled, at once. Those that are resampled begin at multiples of this, so that a plane is
+the same, to the last bit, wherever reading began."""
+_FLOAT = 4
 
 
 def held_planes(tiling: Tiling, back: Resampling) -> int:
@@ -24,3 +28,29 @@ def held_planes(tiling: Tiling, back: Resampling) -> int:
         ready = int(np.searchsorted(along.upper, known))
         needed = min(int(along.lower[ready]), known) if ready < back.target[0] else known
     return most
+
+
+def line_buffers(device: str) -> int:
+    """Return for how many lines of tiles there is room, on a device of this type.
+
+    On a GPU for two, so that one is read and brought there while the network is at the other.
+    """
+    return 2 if device == "cuda" else 1
+
+
+def transfer_bytes(tiling: Tiling, channels: int, device: str) -> tuple[int, int]:
+    """Return what lines of tiles take on their way into the network: bytes of main memory, and of a GPU's.
+
+    Args:
+        tiling: The tiles.
+        channels: Of the volume.
+        device: The type of the network's.
+    """
+    plane = _FLOAT * tiling.patch[1] * tiling.padded[2]
+    line = channels * tiling.patch[0] * plane
+    being_read = min(CHUNK_PLANES, tiling.patch[0]) * plane
+    if device != "cuda":
+        return line_buffers(device) * line + being_read, 0
+    # torch takes pinned memory by powers of two.
+    pinned = 1 << (line - 1).bit_length()
+    return line_buffers(device) * pinned + being_read, line_buffers(device) * line

@@ -1,6 +1,8 @@
 """The streaming engine: rows of tiles along the file's Z, slabs of labels as soon as they are final."""
 
+import contextlib
 import functools
+import itertools
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -12,16 +14,18 @@ import torch
 from cryomamba_inference.engine.deciding import Heads
 from cryomamba_inference.engine.image import Box, Image
 from cryomamba_inference.engine.interface import Options, Segmentation, Slab, Stage, Tick
+from cryomamba_inference.engine.lines import Lines
 from cryomamba_inference.engine.network import TileNetwork
 from cryomamba_inference.engine.network_input import (
     NormalisedPlanes,
     Planes,
     ResampledPlanes,
     clip_bounds,
-    padded_rows,
+    fill_line,
 )
 from cryomamba_inference.engine.normalisation import normalisation
 from cryomamba_inference.engine.plane import Geometry, PlaneLabels, label_dtype
+from cryomamba_inference.engine.slab_shapes import line_buffers
 from cryomamba_inference.engine.slabs import DirectSlabs, Place, ResampledSlabs, Slabs
 from cryomamba_inference.engine.suitability import Route
 from cryomamba_inference.engine.sums import SlidingSums
@@ -82,7 +86,7 @@ class _Run:
         self._tiling = work.tiling
         self._forward = facts.transpose_forward
         self._flat = len(facts.patch_size) < len(self._tiling.patch)
-        self._planes = _planes(work, self._tiling.patch[0])
+        self._channels = [_planes(work, self._tiling.patch[0])]
         self.network = TileNetwork(model, mirroring=options.mirroring, batch=work.batch, dtype=work.dtype)
         weights = tile_weights(facts.patch_size).reshape(patch_in_three(facts.patch_size))
         # Transposed by the order in which the file's axes appear in the plan's.
@@ -94,6 +98,7 @@ class _Run:
         place = Place(work.image.shape, work.survey.box, self._tiling, work.route.back)
         resampled, wanted = place.resampling.changes, options.save_probabilities
         self._sums = SlidingSums(self._tiling, in_file, heads.count, divided=resampled or wanted)
+        self._dtype = work.dtype
         self._slabs: Slabs = (
             ResampledSlabs(heads, place, first, probabilities=wanted, like=in_file)
             if resampled
@@ -115,36 +120,47 @@ class _Run:
             first = self._tiling.first_row_reaching(self._slabs.first_plane_needed)
         a_row = self.total // len(starts)
         self.done = first * a_row
-        for row in range(first, len(starts)):
-            self._sums.begin_row(row)
-            for line, y in enumerate(self._tiling.starts[1]):
-                self._sums.begin_line(line)
-                yield from self._line(starts[row], y)
-                rows, logits = self._sums.end_line(line)
-                self._slabs.add(starts[row], rows, logits)
-            yield from self._slabs.slabs(self._tiling.final_after(row))
+        with contextlib.closing(self._lines(first)) as lines:
+            for row in range(first, len(starts)):
+                self._sums.begin_row(row)
+                for line, y in enumerate(self._tiling.starts[1]):
+                    self._sums.begin_line(line)
+                    yield from self._line(starts[row], y, lines.take())
+                    rows, logits = self._sums.end_line(line)
+                    self._slabs.add(starts[row], rows, logits)
+                yield from self._slabs.slabs(self._tiling.final_after(row))
         if first == len(starts):
             yield from self._slabs.slabs(self._tiling.padded[0])
 
-    def _line(self, z: int, y: int) -> Iterator[Tick]:
-        values = torch.from_numpy(padded_rows(self._planes, self._tiling, z, y))
-        seen = values.to(self.network.device)
+    def _lines(self, first: int) -> Lines:
+        """Return what lines of tiles see, from a row on."""
+        tiling, device = self._tiling, self.network.device
+        return Lines(
+            lambda corner, into: fill_line(self._channels, tiling, corner, into),
+            list(itertools.product(tiling.starts[0][first:], tiling.starts[1])),
+            (len(self._channels), *tiling.patch[:2], tiling.padded[2]),
+            dtype=self._dtype,
+            device=device,
+            buffers=line_buffers(device.type),
+        )
+
+    def _line(self, z: int, y: int, seen: torch.Tensor) -> Iterator[Tick]:
         columns, width = self._tiling.starts[2], self._tiling.patch[2]
         at_once = self.network.tiles_at_once
         for fold in range(self.network.folds):
             self.network.use_fold(fold)
             for start in range(0, len(columns), at_once):
                 part = columns[start : start + at_once]
-                outputs = self.network.predict([self._in_plan(seen[:, :, x : x + width]) for x in part])
+                outputs = self.network.predict([self._in_plan(seen[..., x : x + width]) for x in part])
                 for x in part:
                     # Taken out, so that it is gone before the next ones come.
                     self._add((z, y, x), outputs.pop(0))
                     yield self.tick("infer")
 
     def _in_plan(self, tile: torch.Tensor) -> torch.Tensor:
-        """Turn a tile from the file's axes to the patch's."""
-        turned = tile.permute(self._forward)
-        return turned[0] if self._flat else turned
+        """Turn a tile [c, z, y, x] from the file's axes to the patch's."""
+        turned = tile.permute(0, *(axis + 1 for axis in self._forward))
+        return turned[:, 0] if self._flat else turned
 
     def _add(self, corner: tuple[int, int, int], output: torch.Tensor) -> None:
         in_plan = output[:, None] if self._flat else output
