@@ -27,3 +27,6 @@ CERTIFICATES = "/var/run/secrets/cryomamba.io/ca/ca.crt"
 DEVICE = "CRYOMAMBA_DEVICE"
 """`auto`, `cpu` or `cuda`: of a `cryomamba_crds.task.Task`. A job that asked for a GPU does not run without one,
 unless an administrator's pod template says so here."""
+CHECKPOINT = "CRYOMAMBA_CHECKPOINT"
+"""How often planes are left for the next attempt: a `cryomamba_crds.task.CheckpointParams` as JSON, which an
+administrator's pod template may set; without it the defaults hold."""

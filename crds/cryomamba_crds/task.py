@@ -42,6 +42,15 @@ class PreviewParams(_Strict):
     downsample_factor: Annotated[int, Field(ge=1, le=64)] = 4
 
 
+class CheckpointParams(_Strict):
+    """Planes that are left in the store for an attempt that follows an interruption."""
+
+    interval_seconds: Annotated[float, Field(ge=0, le=86_400)] = 20
+    """The least time between two writings, unless much has gathered."""
+    share_of_time: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Of a run's time, that writing may take."""
+
+
 class DirectoryStore(_Strict):
     """An object store that is a directory: object keys are paths below `root`."""
 
@@ -92,6 +101,7 @@ class Task(_Strict):
     model: ModelReference
     params: InferenceParams = InferenceParams()
     preview: PreviewParams = PreviewParams()
+    checkpoint: CheckpointParams = CheckpointParams()
     store: Store
     output_prefix: str
     """Key prefix that this attempt alone writes under; ends with a slash."""

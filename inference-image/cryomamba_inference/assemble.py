@@ -2,7 +2,7 @@
 
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,10 @@ class Results:
         if probabilities is not None:
             for array, one in zip(self._arrays, probabilities, strict=True):
                 array.write(np.ascontiguousarray(one).data)
+
+    def plane_or(self, partial: Callable[[], NDArray[np.integer]]) -> NDArray[np.integer]:
+        """Return labels [y, x] of the plane for the picture: the final ones, else what there is of them."""
+        return partial() if self._plane is None else self._plane
 
     @property
     def plane(self) -> NDArray[np.integer]:

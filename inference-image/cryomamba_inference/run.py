@@ -1,11 +1,14 @@
 """One attempt at a job: the five steps in their order, from a task to a manifest."""
 
+import functools
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryomamba_crds import keys
 from cryomamba_crds.failures import FailureCode, FailureError
@@ -13,19 +16,29 @@ from cryomamba_crds.model_gate import ModelFacts
 from cryomamba_crds.report import Artifact, Manifest, Report, Statistics
 from cryomamba_crds.task import Task
 from cryomamba_inference.assemble import ResultFile, Results, Wanted, open_results, write_statistics
-from cryomamba_inference.checkpoint import Checkpoint
+from cryomamba_inference.checkpoint import Checkpoint, Restored
 from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab, Tick
 from cryomamba_inference.engine.segmenting import segment
-from cryomamba_inference.engine.surroundings import surroundings
+from cryomamba_inference.engine.surroundings import peak_device_memory, surroundings
 from cryomamba_inference.gpu import GpuWatch
 from cryomamba_inference.live import LivePreview
 from cryomamba_inference.model import Model, cached_model, fetch_model, load_model, select_device
-from cryomamba_inference.receipt import write_receipt
+from cryomamba_inference.receipt import Facts, write_receipt
 from cryomamba_inference.report import ProgressMeter, Reporter
 from cryomamba_inference.storage import Storage
 from cryomamba_inference.volume import Volume, check_intensities, open_volume
 
 _log = logging.getLogger(__name__)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _may_be_followed(ending: BaseException) -> bool:
+    """Return whether another attempt may come: after an order to stop, which is no error, and after some failures."""
+    return ending.failure.retryable if isinstance(ending, FailureError) else not isinstance(ending, MemoryError)
 
 
 def _utc_now() -> datetime:
@@ -56,6 +69,7 @@ class Runner:
         times = [self.clock()]
         self.reporter.send(Report(progress=meter.step(1)))
         source = self.storage.fetch(task.input_key, self.scratch)
+        digest = _sha256(source)
         volume = open_volume(source, self.scratch)
         folder = self._model(task)
 
@@ -65,16 +79,20 @@ class Runner:
         preview = self._preview(task, volume)
         preview.show_image()
         model = load_model(folder, task.params.folds, select_device(task.device))
+        around = surroundings(model.device)
+        checkpoint = self._checkpoint(task, digest, around)
 
         times.append(self.clock())
         with open_results(self._wanted(task, volume, model.facts, preview)) as results:
-            segmentation, first = self._infer(task, volume, model, meter, preview, results)
+            restored = checkpoint.restore(results.add) if task.attempt > 1 else Restored()
+            events = self._segment(task, (volume, model), preview.plane, restored)
+            segmentation = self._follow(events, model, (results, checkpoint), (meter, preview))
 
         times.append(self.clock())
         self.reporter.send(Report(progress=meter.step(4)))
         files, statistics = self._assemble(task, results, preview)
-        done = (segmentation, first, surroundings(model.device))
-        files.append(write_receipt(task, source, model.folds, done, [*times, self.clock()], self.scratch))
+        facts = Facts(digest, model.folds, segmentation, restored, around, peak_device_memory(model.device))
+        files.append(write_receipt(task, facts, [*times, self.clock()], self.scratch))
 
         self.reporter.send(Report(progress=meter.step(5)))
         manifest = Manifest(
@@ -85,6 +103,7 @@ class Runner:
             device=str(model.device),
         )
         self._commit(task, manifest)
+        checkpoint.remove()
         self.reporter.send(Report(progress=meter.done()))
         self.reporter.send(Report(result=manifest))
         return manifest
@@ -113,74 +132,73 @@ class Runner:
         classes = [*([] if facts.regions else [0]), *facts.label_names] if params.save_probabilities else None
         return Wanted(volume, task.model.card, params.voxel_size_nm, preview.plane, classes, self.scratch)
 
-    def _infer(
-        self, task: Task, volume: Volume, model: Model, meter: ProgressMeter, preview: LivePreview, results: Results
-    ) -> tuple[Segmentation, int]:
-        """Return the summary, and the plane at which this attempt began."""
-        params, card = task.params, task.model.card
-        gpu = GpuWatch(self.clock, on_gpu=model.device.type == "cuda")
-        image = InvertedImage(volume) if params.invert else volume
+    def _segment(
+        self, task: Task, what: tuple[Volume, Model], plane: int, restored: Restored
+    ) -> Generator[Tick | Slab, None, Segmentation]:
+        """Return the engine at work on the planes that are still to be done; `plane` is the one of the preview."""
+        params, (volume, model) = task.params, what
         options = Options(
             step_size=params.step_size,
             mirroring=params.mirroring,
-            spacing_policy=params.spacing_policy or card.spacing_policy,
+            spacing_policy=params.spacing_policy or task.model.card.spacing_policy,
             save_probabilities=params.save_probabilities,
-            preview_plane=preview.plane,
+            preview_plane=plane,
         )
-        voxel_size = params.voxel_size_nm or volume.header.voxel_size_nm
-        checkpoint = self._checkpoint(task, model)
-        first = 0
-        if checkpoint and task.attempt > 1:
-            first = checkpoint.restore(lambda start, labels: results.add(start, labels, None))
-        events = segment(model, image, voxel_size_nm=voxel_size, options=options, first=first)
-        try:
-            return self._follow(events, (results, checkpoint), (meter, preview, gpu)), first
-        except BaseException as ending:
-            # What is no error is an order to stop, and another attempt will follow.
-            if checkpoint and not isinstance(ending, Exception):
-                checkpoint.leave()
-            raise
+        return segment(
+            model,
+            InvertedImage(volume) if params.invert else volume,
+            voxel_size_nm=params.voxel_size_nm or volume.header.voxel_size_nm,
+            options=options,
+            first=restored.planes,
+            rung=restored.rung,
+        )
 
-    def _checkpoint(self, task: Task, model: Model) -> Checkpoint | None:
-        """Return where finished planes are left; probabilities are too large to be left."""
-        if task.params.save_probabilities:
-            return None
+    def _checkpoint(self, task: Task, digest: str, around: dict[str, Any]) -> Checkpoint:
         work = {
-            "input": task.input_key,
+            "input": digest,
             "model": task.model.card.digest,
-            "spacing_policy": task.model.card.spacing_policy,
-            "params": task.params.model_dump(mode="json"),
-            **surroundings(model.device),
+            "spacing_policy": task.params.spacing_policy or task.model.card.spacing_policy,
+            "params": task.params.model_dump(mode="json", exclude={"spacing_policy"}),
+            **around,
         }
-        return Checkpoint(self.storage, keys.checkpoint_prefix(task.job_uid), work, self.scratch, self.clock)
+        prefix = keys.checkpoint_prefix(task.job_uid)
+        return Checkpoint(self.storage, prefix, work, self.scratch, clock=self.clock, params=task.checkpoint)
 
     def _follow(
         self,
         events: Generator[Tick | Slab, None, Segmentation],
-        takers: tuple[Results, Checkpoint | None],
-        tellers: tuple[ProgressMeter, LivePreview, GpuWatch],
+        model: Model,
+        takers: tuple[Results, Checkpoint],
+        tellers: tuple[ProgressMeter, LivePreview],
     ) -> Segmentation:
-        (results, checkpoint), (meter, preview, gpu) = takers, tellers
-        while True:
-            try:
+        (results, checkpoint), (meter, preview) = takers, tellers
+        gpu = GpuWatch(self.clock, on_gpu=model.device.type == "cuda")
+        try:
+            while True:
                 tick = next(events)
-            except StopIteration as stop:
-                segmentation: Segmentation = stop.value
-                return segmentation
-            if isinstance(tick, Slab):
-                results.add(tick.start, tick.labels, tick.probabilities)
-                if checkpoint:
-                    checkpoint.add(tick.labels)
-                continue
-            if tick.stage == "infer":
-                progress = meter.tile(tick.done, tick.total)
-                if tick.steps:
-                    given_up = "; ".join(tick.steps)
-                    progress = progress.model_copy(update={"message": f"{progress.message} (memory: {given_up})"})
-                self.reporter.send(Report(progress=progress))
-                preview.offer(tick.partial_labels)
-            if stats := gpu.poll():
-                self.reporter.send(Report(gpu=stats))
+                if isinstance(tick, Slab):
+                    results.add(tick.start, tick.labels, tick.probabilities)
+                    checkpoint.add(tick.labels, tick.probabilities, tick.rung)
+                    continue
+                if tick.stage == "infer":
+                    self._tell(tick, meter)
+                    preview.offer(functools.partial(results.plane_or, tick.partial_labels))
+                if stats := gpu.poll():
+                    self.reporter.send(Report(gpu=stats))
+        except StopIteration as stop:
+            segmentation: Segmentation = stop.value
+            return segmentation
+        except BaseException as ending:
+            if _may_be_followed(ending):
+                checkpoint.leave()
+            raise
+
+    def _tell(self, tick: Tick, meter: ProgressMeter) -> None:
+        progress = meter.tile(tick.done, tick.total)
+        if tick.steps:
+            given_up = "; ".join(tick.steps)
+            progress = progress.model_copy(update={"message": f"{progress.message} (memory: {given_up})"})
+        self.reporter.send(Report(progress=progress))
 
     def _assemble(self, task: Task, results: Results, preview: LivePreview) -> tuple[list[ResultFile], Statistics]:
         document = results.statistics().model_copy(update={"contrast_inverted": task.params.invert})

@@ -15,6 +15,8 @@ def input_key(record: SegmentationJob) -> str:
 def session_policy(record: SegmentationJob, bucket: str, partition: str = "aws") -> str:
     """Return the policy as JSON: read the input and the model, read and write below the job's own prefix, nothing else.
 
+    What attempts leave for each other, and nothing else, may be deleted, once there is a result.
+
     There is no right to list, so an object that is not there is answered with AccessDenied.
 
     Args:
@@ -23,7 +25,7 @@ def session_policy(record: SegmentationJob, bucket: str, partition: str = "aws")
         partition: Of the resource names: `aws-cn` and the like for AWS's other parts.
     """
     objects = f"arn:{partition}:s3:::{bucket}/"
-    own = f"{objects}{keys.job_prefix(record.metadata.uid or '')}*"
+    uid = record.metadata.uid or ""
     return json.dumps(
         {
             "Version": "2012-10-17",
@@ -39,7 +41,12 @@ def session_policy(record: SegmentationJob, bucket: str, partition: str = "aws")
                 {
                     "Effect": "Allow",
                     "Action": ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
-                    "Resource": [own],
+                    "Resource": [f"{objects}{keys.job_prefix(uid)}*"],
+                },
+                {
+                    "Effect": "Allow",
+                    "Action": ["s3:DeleteObject"],
+                    "Resource": [f"{objects}{keys.checkpoint_prefix(uid)}*"],
                 },
             ],
         },

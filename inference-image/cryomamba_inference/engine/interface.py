@@ -32,6 +32,18 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """What is left of the memory that a run began with; see `engine.ladder`. The last bits of a result depend on it."""
+
+    passes_at_once: int
+    """Of the network."""
+    sums_in_main_memory: bool = False
+    """Whether tiles are summed there, whatever the device."""
+    steps: tuple[str, ...] = ()
+    """What was given up until there, in words."""
+
+
+@dataclass(frozen=True)
 class Tick:
     """A sign of progress."""
 
@@ -60,6 +72,8 @@ class Slab:
     probabilities: NDArray[np.float16] | None
     """[c, z, y, x] if asked for: of exclusive labels, the background first, they sum to 1; of regions, each for itself.
     """
+    rung: Rung | None = None
+    """On which they were made; None where nnU-Net's own predictor has made them."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import torch
 
-from cryomamba_inference.engine.interface import Segmentation, Slab, Tick
+from cryomamba_inference.engine.interface import Rung, Segmentation, Slab, Tick
 from cryomamba_inference.engine.streaming import Work, stream
 
 
-def stream_down_the_ladder(work: Work, *, first: int = 0) -> Generator[Tick | Slab, None, Segmentation]:
+def stream_down_the_ladder(
+    work: Work, *, first: int = 0, steps: tuple[str, ...] = ()
+) -> Generator[Tick | Slab, None, Segmentation]:
     """Segment a volume as `stream` does, and go on with less where the device's or the host's memory runs out.
 
     First the passes that go at once are halved, until it is one; then tiles are summed on the host.
@@ -17,13 +19,13 @@ def stream_down_the_ladder(work: Work, *, first: int = 0) -> Generator[Tick | Sl
     Args:
         work: As `stream`.
         first: As `stream`.
+        steps: What was given up before, so that `work` is what it is.
 
     Raises:
         torch.OutOfMemoryError: There is nothing left to give up.
         MemoryError: Neither is there on the host.
         FailureError: As `stream`.
     """
-    steps: tuple[str, ...] = ()
     done = 0
     while True:
         try:
@@ -32,6 +34,7 @@ def stream_down_the_ladder(work: Work, *, first: int = 0) -> Generator[Tick | Sl
                 event = next(events)
                 if isinstance(event, Slab):
                     first = event.start + len(event.labels)
+                    event = replace(event, rung=Rung(work.batch, work.sums_on is not None, steps))
                 else:
                     # Tiles of the slab that broke off are done again; the count waits until it is reached again.
                     done = max(done, event.done)

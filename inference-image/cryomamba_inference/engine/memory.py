@@ -59,6 +59,19 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return min(known) if known else None
 
 
+def peak_resident_memory(status: Path = Path("/proc/self/status")) -> int:
+    """Return the most bytes that were resident of this process, since it became this program.
+
+    Args:
+        status: As proc(5) describes it. `getrusage` would count what the parent had before.
+
+    Raises:
+        OSError: The system has none.
+    """
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
 def _machine(meminfo: Path) -> int | None:
     if not meminfo.is_file():
         return None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cryomamba_crds.failures import FailureCode, FailureError
@@ -12,7 +13,7 @@ from cryomamba_crds.model_gate import image_spacing, network_shape
 from cryomamba_crds.task import VoxelSize
 from cryomamba_inference.engine.errors import named
 from cryomamba_inference.engine.image import ArrayImage, Image, Shape, whole
-from cryomamba_inference.engine.interface import Options, Segmentation, Slab, Tick
+from cryomamba_inference.engine.interface import Options, Rung, Segmentation, Slab, Tick
 from cryomamba_inference.engine.ladder import stream_down_the_ladder
 from cryomamba_inference.engine.memory import available_memory
 from cryomamba_inference.engine.plane import label_dtype
@@ -33,6 +34,7 @@ def segment(
     voxel_size_nm: VoxelSize | None,
     options: Options,
     first: int = 0,
+    rung: Rung | None = None,
     free_memory: Callable[[], int | None] = available_memory,
 ) -> Generator[Tick | Slab, None, Segmentation]:
     """Segment a volume, tick by tick and slab by slab; the generator's return value is the summary.
@@ -45,6 +47,7 @@ def segment(
         voxel_size_nm: Along X, Y, Z in nm; None where unknown.
         options: See `Options`; the spacing policy is already decided.
         first: Z index of the first plane to give; what comes is, to the last bit, what a run from 0 gives.
+        rung: On which the planes before were made, where the run that made them had to give something up.
         free_memory: Says how many bytes of main memory may be taken.
 
     Yields:
@@ -57,7 +60,7 @@ def segment(
             nnU-Net ran into.
     """
     try:
-        return (yield from _segment(model, _one_channel(image), voxel_size_nm, options, (first, free_memory)))
+        return (yield from _segment(model, _one_channel(image), voxel_size_nm, options, (first, rung, free_memory)))
     except FailureError:
         raise
     except Exception as error:
@@ -69,9 +72,9 @@ def _segment(
     image: Image,
     voxel_size_nm: VoxelSize | None,
     options: Options,
-    bounds: tuple[int, Callable[[], int | None]],
+    bounds: tuple[int, Rung | None, Callable[[], int | None]],
 ) -> Generator[Tick | Slab, None, Segmentation]:
-    first, free_memory = bounds
+    first, rung, free_memory = bounds
     facts = model.facts
     spacing = image_spacing(facts, options.spacing_policy, voxel_size_nm)
     seen = network_shape(facts, image.shape, spacing)
@@ -79,7 +82,8 @@ def _segment(
     # Nothing is read before it is known to fit.
     configuration = model.configuration.configuration
     device: Literal["cpu", "cuda"] = "cuda" if model.device.type == "cuda" else "cpu"
-    setting = Setting(device, len(model.folds), choose_batch(configuration, device))
+    rung = rung or Rung(choose_batch(configuration, device))
+    setting = Setting(device, len(model.folds), rung.passes_at_once)
     outlook = foresee(facts, configuration, image.shape, spacing, options, setting)
     refuse_what_does_not_fit(outlook, image.shape[0], free_memory())
     yield Tick("preprocess", 0, outlook.memory.tiles, _nothing_yet(model, image.shape))
@@ -90,9 +94,9 @@ def _segment(
 
         return (yield from segment_whole(model, image.read(whole(image.shape)), spacing, options, first))
     route = plan_route(facts, configuration, found.box, spacing)
-    return (
-        yield from stream_down_the_ladder(Work(model, image, found, route, options, batch=setting.batch), first=first)
-    )
+    sums_on = torch.device("cpu") if rung.sums_in_main_memory else None
+    work = Work(model, image, found, route, options, batch=rung.passes_at_once, sums_on=sums_on)
+    return (yield from stream_down_the_ladder(work, first=first, steps=rung.steps))
 
 
 def _one_channel(image: NDArray[np.float32] | Image) -> Image:

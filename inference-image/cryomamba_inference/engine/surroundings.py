@@ -1,4 +1,4 @@
-"""What the last bits of a result depend on, beside model, volume and options."""
+"""What the last bits of a result depend on, beside model, volume and options; and what was taken for it."""
 
 import importlib.metadata
 import platform
@@ -16,3 +16,8 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
     }
+
+
+def peak_device_memory(device: torch.device) -> int | None:
+    """Return the most bytes that torch has held on a GPU in this process; None for the CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

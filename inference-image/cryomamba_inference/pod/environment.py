@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from cryomamba_crds import pod
 from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.resource import SegmentationJobSpec
-from cryomamba_crds.task import S3Store, Store
+from cryomamba_crds.task import CheckpointParams, S3Store, Store
 
 TERMINATION_LOG_VARIABLE = "CRYOMAMBA_TERMINATION_LOG"
 TERMINATION_LOG = "/dev/termination-log"
@@ -37,6 +37,7 @@ class PodEnvironment:
     spec: SegmentationJobSpec
     store: Store
     device: _Device
+    checkpoint: CheckpointParams
     scratch: Path
     model_cache: Path
     api_server: str
@@ -55,6 +56,9 @@ def read_environment(environment: Mapping[str, str]) -> PodEnvironment:
     device: _Device = "cuda" if spec.resources.gpus else "cpu"
     if environment.get(pod.DEVICE):
         device = _parsed(pod.DEVICE, environment, _DEVICE.validate_python)
+    checkpoint = CheckpointParams()
+    if environment.get(pod.CHECKPOINT):
+        checkpoint = _parsed(pod.CHECKPOINT, environment, CheckpointParams.model_validate_json)
     store = _parsed(pod.STORE, environment, _STORE.validate_json)
     if isinstance(store, S3Store):
         _given(pod.CREDENTIALS_VARIABLE, environment)
@@ -66,6 +70,7 @@ def read_environment(environment: Mapping[str, str]) -> PodEnvironment:
         spec=spec,
         store=store,
         device=device,
+        checkpoint=checkpoint,
         scratch=scratch,
         model_cache=Path(environment.get(pod.MODEL_CACHE_VARIABLE) or scratch / "models"),
         api_server=_api_server(environment),

@@ -26,6 +26,7 @@ def make_task(handed: PodEnvironment, attempt: int, model: ModelReference) -> Ta
         model=model,
         params=inference_params(spec.inference),
         preview=preview_params(spec.preview),
+        checkpoint=handed.checkpoint,
         store=handed.store,
         output_prefix=keys.attempt_prefix(handed.job_uid, attempt),
         device=handed.device,

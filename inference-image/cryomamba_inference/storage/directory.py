@@ -46,6 +46,10 @@ class DirectoryStorage:
             temporary.unlink()
         return True
 
+    def remove(self, key: str) -> None:
+        """Remove an object's file; its folder is the sweep's."""
+        (self._root / key).unlink(missing_ok=True)
+
     def _prepared(self, key: str) -> Path:
         target = self._root / key
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,9 @@ class Storage(Protocol):
     def put_once(self, key: str, data: bytes) -> bool:
         """Store a small object if there is none under its key; return whether there was none."""
 
+    def remove(self, key: str) -> None:
+        """Remove an object that a job can do without, if it is there; it is not tried for long."""
+
 
 def missing(key: str) -> FailureError:
     """Return the failure for an object that is not there."""

@@ -91,6 +91,11 @@ class S3Storage:
                 return self._client.read_whole(key) == data
         return True
 
+    def remove(self, key: str) -> None:
+        """Delete an object; a store that is away is not waited for."""
+        with self._failures_about(key):
+            self._hasty.remove_object(self._hasty.bucket, key)
+
     def _upload(self, key: str, source: Path) -> None:
         self._client.fput_object(self._client.bucket, key, str(source), part_size=_PART)
 

@@ -52,7 +52,7 @@ def key_in(secret: dict[str, Any]) -> str:
 def test_the_policy_opens_the_input_the_model_and_the_jobs_own_prefix(record: Callable[..., SegmentationJob]) -> None:
     policy = json.loads(session_policy(record("tomo-1"), "lab-data"))
 
-    read, own = policy["Statement"]
+    read, own, checkpoint = policy["Statement"]
     assert (read["Effect"], read["Action"]) == ("Allow", ["s3:GetObject"])
     assert read["Resource"] == [
         "arn:aws:s3:::lab-data/files/file_abc123def456/volume",
@@ -60,7 +60,8 @@ def test_the_policy_opens_the_input_the_model_and_the_jobs_own_prefix(record: Ca
     ]
     assert (own["Effect"], own["Resource"]) == ("Allow", ["arn:aws:s3:::lab-data/jobs/uid-of-tomo-1/*"])
     assert own["Action"] == ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
-    assert len(policy["Statement"]) == 2
+    assert checkpoint["Action"] == ["s3:DeleteObject"]
+    assert checkpoint["Resource"] == ["arn:aws:s3:::lab-data/jobs/uid-of-tomo-1/checkpoint/*"]
 
 
 def test_the_policy_of_a_job_on_an_object_opens_that_object_only(record: Callable[..., SegmentationJob]) -> None:
