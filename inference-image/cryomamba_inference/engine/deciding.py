@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_inference.engine.arrival import Arrival
 from cryomamba_inference.engine.interface import Labels
 
 _TORCH_TYPES = {np.uint8: torch.uint8, np.int16: torch.int16}
@@ -26,15 +27,26 @@ class Heads:
     dtype: type[np.integer[Any]]
     """Of label arrays."""
 
-    def labels(self, logits: Iterable[torch.Tensor]) -> Labels:
-        """Return the label of each voxel; see `decide`."""
+    def labels(self, logits: Iterable[torch.Tensor]) -> Callable[[], Labels]:
+        """Decide the label of each voxel as `decide` does; a GPU is told to and not waited for.
+
+        Args:
+            logits: One tensor a head, each looked at once. They may change as soon as this has returned.
+
+        Returns:
+            What waits for the labels and returns them.
+
+        Raises:
+            FailureError: INFERENCE_ERROR, at the latest when the labels are asked for; the network gave something that
+                is no finite number.
+        """
         heads = iter(logits)
         first = next(heads)
         rest = itertools.chain([first], heads)
         if first.device.type == "cpu":
-            return decide_on_host((one.numpy() for one in rest), self.region_order, self.dtype)
-        decided: Labels = decide(rest, self.region_order, _TORCH_TYPES[self.dtype]).cpu().numpy()
-        return decided
+            labels = decide_on_host((one.numpy() for one in rest), self.region_order, self.dtype)
+            return lambda: labels
+        return decide_on_device(rest, self.region_order, self.dtype)
 
     @torch.inference_mode()
     def probabilities(self, logits: torch.Tensor) -> NDArray[np.float16]:
@@ -53,7 +65,9 @@ class Heads:
 
 
 @torch.inference_mode()
-def decide(logits: Iterable[torch.Tensor], region_order: Sequence[int] | None, dtype: torch.dtype) -> torch.Tensor:
+def decide(
+    logits: Iterable[torch.Tensor], region_order: Sequence[int] | None, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the label of each voxel: that of the largest logit, or the last of the regions whose logit is positive.
 
     Args:
@@ -61,8 +75,8 @@ def decide(logits: Iterable[torch.Tensor], region_order: Sequence[int] | None, d
         region_order: Label numbers in class order; None for exclusive labels.
         dtype: Of the labels.
 
-    Raises:
-        FailureError: INFERENCE_ERROR; the network gave something that is no finite number.
+    Returns:
+        The labels, and the least and the greatest of the largest logits, which are finite if all logits are.
     """
     heads = iter(logits)
     first = next(heads)
@@ -79,16 +93,42 @@ def decide(logits: Iterable[torch.Tensor], region_order: Sequence[int] | None, d
             ahead, number = one > 0, head + 1
         torch.maximum(winner, ahead.to(dtype).mul_(number), out=winner)
         torch.maximum(best, one, out=best)
-    _refuse_not_finite(*(extreme.item() for extreme in torch.aminmax(best)))
+    extremes = torch.stack(torch.aminmax(best))
     if region_order is None:
-        return winner
-    return torch.tensor([0, *region_order], dtype=dtype, device=winner.device)[winner.int()]
+        return winner, extremes
+    return torch.tensor([0, *region_order], dtype=dtype, device=winner.device)[winner.int()], extremes
+
+
+def decide_on_device(
+    logits: Iterable[torch.Tensor], region_order: Sequence[int] | None, dtype: type[np.integer[Any]]
+) -> Callable[[], Labels]:
+    """Tell the device to decide as `decide` does.
+
+    Returns:
+        What waits for the labels and returns them.
+
+    Raises:
+        FailureError: INFERENCE_ERROR, when the labels are asked for; the network gave something that is no finite
+            number.
+    """
+    decided, extremes = decide(logits, region_order, _TORCH_TYPES[dtype])
+    labels, bounds = Arrival(decided), Arrival(extremes)
+
+    def arrived() -> Labels:
+        _refuse_not_finite(*bounds.values())
+        return labels.values()
+
+    return arrived
 
 
 def decide_on_host(
     logits: Iterable[NDArray[Any]], region_order: Sequence[int] | None, dtype: type[np.integer[Any]]
 ) -> Labels:
-    """Do as `decide` does, with NumPy, which takes a third of the time that torch takes on a CPU."""
+    """Return the labels that `decide` returns, with NumPy, which takes a third of the time that torch takes on a CPU.
+
+    Raises:
+        FailureError: INFERENCE_ERROR; the network gave something that is no finite number.
+    """
     heads = iter(logits)
     first = next(heads)
     best = first.copy()

@@ -1,7 +1,7 @@
 """Slabs of the file's planes, decided as the network's logits become complete; resampled to the file's voxels first."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -130,6 +130,8 @@ class DirectSlabs(Slabs):
         self._labels, self._chances = self._empty(
             max(tiling.final_after(row) - start for row, start in enumerate(starts))
         )
+        self._coming: list[tuple[tuple[slice, ...], Callable[[], Labels]]] = []
+        """Labels of the last line, which a GPU may still be at, and their places."""
 
     @property
     def first_plane_needed(self) -> int:
@@ -142,6 +144,7 @@ class DirectSlabs(Slabs):
         (start, _), (top, _), columns = self._place.box
         base = max(self._next - start, 0)
         part = self._within(plane, rows, logits, base)
+        self._place_what_came()
         if part is None:
             return
         place = (slice(top + part.rows.start, top + part.rows.stop), slice(*columns))
@@ -149,11 +152,17 @@ class DirectSlabs(Slabs):
         for start in range(0, len(part.planes), PLANES_AT_ONCE):
             logits = part.logits[:, start : start + PLANES_AT_ONCE]
             planes = slice(first + start, first + start + logits.shape[1])
-            self._labels[planes, *place] = self._heads.labels(logits)
+            self._coming.append(((planes, *place), self._heads.labels(logits)))
             if self._chances is not None:
                 self._chances[:, planes, *place] = self._heads.probabilities(logits)
 
+    def _place_what_came(self) -> None:
+        for place, labels in self._coming:
+            self._labels[place] = labels()
+        self._coming.clear()
+
     def _ready(self, final: int) -> Iterator[Slab]:
+        self._place_what_came()
         start, stop = self._place.box[0]
         planes = min(final, stop - start) - (self._next - start)
         if planes > 0:
@@ -200,11 +209,16 @@ class ResampledSlabs(Slabs):
         start = self._place.box[0][0]
         known = min(final, self._place.tiling.shape[0])
         ready = start + self._along[0].ready(known)
-        while self._next < ready:
-            first = self._next - start
+        before: Callable[[], tuple[Labels, NDArray[np.float16] | None]] | None = None
+        for first in range(self._next - start, ready - start, PLANES_AT_ONCE):
             with _one_thread():
                 decided = self._decided(range(first, min(first + PLANES_AT_ONCE, ready - start)))
-            yield self._given(*decided)
+            # A GPU is at these planes while the ones before go out.
+            if before is not None:
+                yield self._given(*before())
+            before = decided
+        if before is not None:
+            yield self._given(*before())
         self._move_on(known)
 
     @torch.inference_mode()
@@ -220,17 +234,22 @@ class ResampledSlabs(Slabs):
         return self._along[0].first(max(self._next - start, 0)) if self._next < stop else self._place.tiling.shape[0]
 
     @torch.inference_mode()
-    def _decided(self, planes: range) -> tuple[Labels, NDArray[np.float16] | None]:
+    def _decided(self, planes: range) -> Callable[[], tuple[Labels, NDArray[np.float16] | None]]:
         labels, probabilities = self._empty(len(planes))
         _, rows, columns = (slice(*edges) for edges in self._place.box)
         heads = (self._resampled(head, planes) for head in range(self._heads.count))
         if probabilities is None:
-            labels[:, rows, columns] = self._heads.labels(heads)
+            coming = self._heads.labels(heads)
         else:
             logits = torch.stack(list(heads))
-            labels[:, rows, columns] = self._heads.labels(logits)
+            coming = self._heads.labels(logits)
             probabilities[:, :, rows, columns] = self._heads.probabilities(logits)
-        return labels, probabilities
+
+        def arrived() -> tuple[Labels, NDArray[np.float16] | None]:
+            labels[:, rows, columns] = coming()
+            return labels, probabilities
+
+        return arrived
 
     def _resampled(self, head: int, planes: range) -> torch.Tensor:
         across, along_rows, along_columns = self._along

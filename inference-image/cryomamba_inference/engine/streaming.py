@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from cryomamba_inference.engine.arrival import Arrival
 from cryomamba_inference.engine.deciding import Heads
-from cryomamba_inference.engine.image import Box, Image
-from cryomamba_inference.engine.interface import Options, Segmentation, Slab, Stage, Tick
+from cryomamba_inference.engine.image import Box, Image, Shape
+from cryomamba_inference.engine.interface import Labels, Options, Segmentation, Slab, Stage, Tick
 from cryomamba_inference.engine.lines import Lines
 from cryomamba_inference.engine.network import TileNetwork
 from cryomamba_inference.engine.network_input import (
@@ -106,12 +108,14 @@ class _Run:
         )
         self._end = work.survey.box[0][1]
         self._preview = _preview_plane(work, self._tiling, heads, weights)
+        self._cuts: deque[tuple[Arrival, Shape]] = deque()
+        """Outputs in the preview's plane that may still be on their way, and the places of their tiles."""
         self.total = self._tiling.count * self.network.folds
         self.done = 0
         self.done_here = 0
 
     def tick(self, stage: Stage) -> Tick:
-        return Tick(stage, self.done, self.total, self._preview.labels)
+        return Tick(stage, self.done, self.total, self._partial_labels)
 
     def rows(self) -> Iterator[Tick | Slab]:
         starts = self._tiling.starts[0]
@@ -166,12 +170,24 @@ class _Run:
         in_plan = output[:, None] if self._flat else output
         self._sums.add(corner[2], in_plan.permute(0, *(axis + 1 for axis in self._backward)))
         first, second, third = (corner[axis] for axis in self._forward)
-        cut = self._preview.plane_within((first, second, third))
+        place = (first, second, third)
+        cut = self._preview.plane_within(place)
         if cut is not None:
             axis, index = cut
-            self._preview.add(in_plan.select(axis + 1, index).float().cpu().numpy(), (first, second, third))
+            self._cuts.append((Arrival(in_plan.select(axis + 1, index).float()), place))
+            self._add_cuts(but=1)
         self.done += 1
         self.done_here += 1
+
+    def _add_cuts(self, *, but: int) -> None:
+        """Add outputs to the preview, all but the last so many."""
+        while len(self._cuts) > but:
+            output, place = self._cuts.popleft()
+            self._preview.add(output.values(), place)
+
+    def _partial_labels(self) -> Labels:
+        self._add_cuts(but=0)
+        return self._preview.labels()
 
 
 def _planes(work: Work, depth: int) -> Planes:
