@@ -59,9 +59,11 @@ def _run(task: Task, reporter: Reporter) -> None:
     # Imported here: torch takes seconds to import, and a bad task is told before.
     from cryomamba_inference.run import Runner  # noqa: PLC0415
     from cryomamba_inference.storage import open_storage  # noqa: PLC0415
+    from cryomamba_inference.tuning import read_tuning  # noqa: PLC0415
 
+    storage, tuning = open_storage(task.store, os.environ), read_tuning(os.environ)
     with tempfile.TemporaryDirectory(prefix="cryomamba-") as scratch:
-        Runner(open_storage(task.store, os.environ), reporter, Path(scratch)).run(task)
+        Runner(storage, reporter, Path(scratch), tuning=tuning).run(task)
 
 
 def _read_task(path: str) -> Task:

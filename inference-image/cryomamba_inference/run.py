@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cryomamba_crds.report import Artifact, Manifest, Report, Statistics
 from cryomamba_crds.task import Task
 from cryomamba_inference.assemble import ResultFile, Results, Wanted, open_results, write_statistics
 from cryomamba_inference.checkpoint import Checkpoint, Restored
-from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab, Tick
+from cryomamba_inference.engine import InvertedImage, Options, Segmentation, Slab, Tick, Tuning
 from cryomamba_inference.engine.segmenting import segment
 from cryomamba_inference.engine.surroundings import peak_device_memory, surroundings
 from cryomamba_inference.gpu import GpuWatch
@@ -49,7 +49,8 @@ def _utc_now() -> datetime:
 class Runner:
     """Does tasks with the effects that it is given.
 
-    `clock` gives seconds and never jumps; `now` is the time in UTC; `scratch` is an existing empty folder.
+    `clock` gives seconds and never jumps; `now` is the time in UTC; `scratch` is an existing empty folder;
+    `tuning` is how the network is to be run.
     """
 
     storage: Storage
@@ -57,6 +58,7 @@ class Runner:
     scratch: Path
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = _utc_now
+    tuning: Tuning = field(default_factory=Tuning)
 
     def run(self, task: Task) -> Manifest:
         """Do one task and return what it resulted in.
@@ -79,7 +81,7 @@ class Runner:
         preview = self._preview(task, volume)
         preview.show_image()
         model = load_model(folder, task.params.folds, select_device(task.device))
-        around = surroundings(model.device)
+        around = surroundings(model.device, self.tuning)
         checkpoint = self._checkpoint(task, digest, around)
 
         times.append(self.clock())
@@ -143,6 +145,7 @@ class Runner:
             spacing_policy=params.spacing_policy or task.model.card.spacing_policy,
             save_probabilities=params.save_probabilities,
             preview_plane=plane,
+            tuning=self.tuning,
         )
         return segment(
             model,

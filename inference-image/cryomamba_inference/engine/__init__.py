@@ -4,7 +4,18 @@
 """
 
 from cryomamba_inference.engine.image import Image, InvertedImage
-from cryomamba_inference.engine.interface import Labels, Options, Rung, Segmentation, Slab, Tick
+from cryomamba_inference.engine.interface import Labels, Options, Rung, Segmentation, Slab, Tick, Tuning
 from cryomamba_inference.engine.memory import available_memory
 
-__all__ = ["Image", "InvertedImage", "Labels", "Options", "Rung", "Segmentation", "Slab", "Tick", "available_memory"]
+__all__ = [
+    "Image",
+    "InvertedImage",
+    "Labels",
+    "Options",
+    "Rung",
+    "Segmentation",
+    "Slab",
+    "Tick",
+    "Tuning",
+    "available_memory",
+]

@@ -16,6 +16,16 @@ Stage = Literal["preprocess", "infer", "assemble"]
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How the network is run to be fast; the last bits of the result depend on it. All off is what nnU-Net does."""
+
+    compiled: bool = False
+    """By `torch.compile`. The first tile takes minutes."""
+    channels_last: bool = False
+    """With channels as the fastest axis of weights and activations, which a GPU's units for half precision want."""
+
+
+@dataclass(frozen=True)
 class Options:
     """How a volume is segmented."""
 
@@ -29,6 +39,8 @@ class Options:
     """Give each class's probabilities as well."""
     preview_plane: int | None = None
     """Z index of the slice that `Tick.partial_labels` shows; None: the middle one."""
+    tuning: Tuning = Tuning()
+    """Of the streaming engine."""
 
 
 @dataclass(frozen=True)

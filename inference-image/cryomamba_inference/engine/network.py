@@ -1,12 +1,18 @@
 """Runs tiles through the network as nnU-Net does: flips averaged, folds one after another."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 
+from cryomamba_inference.engine.interface import Tuning
 from cryomamba_inference.engine.tiling import mirrorings
 from cryomamba_inference.model import Model
+
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+"""By the number of a patch's axes."""
+_AXES_OF = {torch.channels_last: 4, torch.channels_last_3d: 5}
+"""Of the tensors that can be laid out so."""
 
 
 class TileNetwork:
@@ -20,13 +26,17 @@ class TileNetwork:
         mirroring: Whether to average over flips along the axes that training mirrored.
         batch: Tiles and flips of them that go through the network at once.
         dtype: Of what goes in and comes out; float64 is for tests.
+        tuning: Switches for speed.
     """
 
-    def __init__(self, model: Model, *, mirroring: bool, batch: int, dtype: torch.dtype) -> None:
+    def __init__(self, model: Model, *, mirroring: bool, batch: int, dtype: torch.dtype, tuning: Tuning) -> None:
         self._network = model.network
+        # Compiled once for all folds: weights are arguments of what is compiled, and batches are of one size.
+        self._run = torch.compile(model.network, dynamic=False) if tuning.compiled else model.network
         self.device = model.device
+        self._format = _CHANNELS_LAST[len(model.facts.patch_size)] if tuning.channels_last else torch.contiguous_format
         self._weights = [
-            {name: _as(value, model.device, dtype) for name, value in fold.items()} for fold in model.parameters
+            {name: self._placed(value, dtype) for name, value in fold.items()} for fold in model.parameters
         ]
         self._flips = mirrorings(model.facts.mirroring_axes if mirroring else None)
         self._dtype = dtype
@@ -42,7 +52,7 @@ class TileNetwork:
         """How many tiles are worth handing over together."""
         return max(1, self.batch // len(self._flips))
 
-    @contextmanager
+    @contextlib.contextmanager
     def restored_at_the_end(self) -> Iterator[None]:
         """Give the model its own weights back, whatever fold ran last."""
         own = dict(self._network.state_dict())
@@ -81,16 +91,26 @@ class TileNetwork:
     def _forward(self, tiles: Sequence[torch.Tensor]) -> torch.Tensor:
         # A view where there is one only.
         batch = torch.stack(list(tiles)) if len(tiles) > 1 else tiles[0][None]
-        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            outputs: torch.Tensor = self._network(batch)
+        if self._format is not torch.contiguous_format:
+            batch = batch.contiguous(memory_format=self._format)
+        with _repeatable(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            outputs: torch.Tensor = self._run(batch)
         return outputs
+
+    def _placed(self, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Bring one of a fold's weights to the device."""
+        if not value.is_floating_point():
+            return value.to(self.device)
+        kernel = value.ndim == _AXES_OF.get(self._format)
+        return value.to(self.device, dtype, memory_format=self._format if kernel else torch.preserve_format)
+
+
+def _repeatable() -> contextlib.AbstractContextManager[None]:
+    """Keep cuDNN to kernels that give the same bits again, chosen by rule: nnU-Net lets it choose by timed trials."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
 
 
 def _flipped(values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
     """Flip channels or heads [c, ...] along axes of the patch."""
     # torch copies even where there is nothing to flip.
     return torch.flip(values, [axis + 1 for axis in axes]) if axes else values
-
-
-def _as(value: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    return value.to(device, dtype if value.is_floating_point() else value.dtype)

@@ -89,7 +89,9 @@ class _Run:
         self._forward = facts.transpose_forward
         self._flat = len(facts.patch_size) < len(self._tiling.patch)
         self._channels = [_planes(work, self._tiling.patch[0])]
-        self.network = TileNetwork(model, mirroring=options.mirroring, batch=work.batch, dtype=work.dtype)
+        self.network = TileNetwork(
+            model, mirroring=options.mirroring, batch=work.batch, dtype=work.dtype, tuning=options.tuning
+        )
         weights = tile_weights(facts.patch_size).reshape(patch_in_three(facts.patch_size))
         # Transposed by the order in which the file's axes appear in the plan's.
         self._backward = [self._forward.index(axis) for axis in range(len(self._forward))]

@@ -12,6 +12,8 @@ from cryomamba_crds import pod
 from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.resource import SegmentationJobSpec
 from cryomamba_crds.task import CheckpointParams, S3Store, Store
+from cryomamba_inference.engine import Tuning
+from cryomamba_inference.tuning import read_tuning
 
 TERMINATION_LOG_VARIABLE = "CRYOMAMBA_TERMINATION_LOG"
 TERMINATION_LOG = "/dev/termination-log"
@@ -43,6 +45,7 @@ class PodEnvironment:
     api_server: str
     """URL without a path."""
     service_account: Path
+    tuning: Tuning
 
 
 def read_environment(environment: Mapping[str, str]) -> PodEnvironment:
@@ -75,6 +78,7 @@ def read_environment(environment: Mapping[str, str]) -> PodEnvironment:
         model_cache=Path(environment.get(pod.MODEL_CACHE_VARIABLE) or scratch / "models"),
         api_server=_api_server(environment),
         service_account=Path(environment.get(SERVICE_ACCOUNT_VARIABLE) or SERVICE_ACCOUNT),
+        tuning=read_tuning(environment),
     )
 
 

@@ -68,7 +68,7 @@ def do_attempt(handed: PodEnvironment, attempt: int, storage: Storage, reporter:
     from cryomamba_inference.run import Runner  # noqa: PLC0415
 
     try:
-        Runner(storage, reporter, scratch).run(make_task(handed, attempt, model))
+        Runner(storage, reporter, scratch, tuning=handed.tuning).run(make_task(handed, attempt, model))
     except FailureError as error:
         manifest = _committed(handed.job_uid, storage, scratch) if error.failure.code is FailureCode.CONFLICT else None
         if manifest is None:

@@ -185,6 +185,7 @@ def test_the_receipt_says_what_the_result_was_made_from(task, run):
     assert receipt["resumed_from_plane"] == 0
     assert receipt["given_up_for_memory"] == []
     assert set(receipt["surroundings"]["versions"]) == {"cryomamba", "nnunetv2", "numpy", "torch"}
+    assert receipt["surroundings"]["tuning"] == {"compiled": False, "channels_last": False}
     assert list(receipt["seconds"]) == ["Fetching input", "Preprocessing", "Inferring", "Assembling"]
     assert receipt["peak_memory_bytes"] > 1e8
 

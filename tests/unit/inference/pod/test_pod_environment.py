@@ -9,6 +9,7 @@ from cryomamba_crds import keys, pod
 from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_card import Label, ModelCard
 from cryomamba_crds.task import DirectoryStore, S3Store
+from cryomamba_inference.engine import Tuning
 from cryomamba_inference.pod.environment import read_environment, termination_log
 from cryomamba_inference.pod.task import find_model, make_task
 from cryomamba_inference.storage import DirectoryStorage
@@ -80,6 +81,12 @@ def test_a_job_that_asked_for_a_gpu_computes_on_one_unless_an_administrator_says
     handed = read_environment(environment(**{pod.JOB_SPEC: spec, pod.DEVICE: said}))
 
     assert make_task(handed, 1, _model(Path("/m"))).device == device
+
+
+def test_a_pod_template_may_say_how_the_network_is_run() -> None:
+    handed = read_environment(environment(nnUNet_compile="true"))
+
+    assert handed.tuning == Tuning(compiled=True)
 
 
 @pytest.mark.parametrize(
