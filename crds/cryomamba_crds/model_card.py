@@ -31,5 +31,7 @@ class ModelCard(BaseModel):
     """How the objects of interest look against the background in the volumes that the model was trained on."""
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     """Of the zip."""
+    cpu_fallback: bool = False
+    """Whether a job goes on on the CPU where the GPU's memory does not hold the model; many times as slow."""
     seconds_per_tile: float | None = None
     """Measured; None until a job has run."""

@@ -11,6 +11,8 @@ from cryomamba_crds.report import GpuStats
 _log = logging.getLogger(__name__)
 _MIB = 1 << 20
 _INTERVAL_SECONDS = 5.0
+_CONTEXT = 600 << 20
+"""Bytes that are taken to go to CUDA itself when a process begins to use a GPU; not measured."""
 
 
 class GpuWatch:
@@ -37,6 +39,19 @@ class GpuWatch:
             _log.warning("the GPU's state cannot be read: %s", error)
             self._on_gpu = False
             return None
+
+
+def free_gpu_memory() -> int | None:
+    """Return the bytes that a process may take of the first GPU that it may see; None where none can be asked."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(_visible_gpu()))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    return max(0, int(memory.free) - _CONTEXT)
 
 
 def _visible_gpu() -> int:

@@ -68,10 +68,11 @@ class Model:
     labels: LabelManager
     dataset: dict[str, Any]
     network: nn.Module
-    """Holds the first fold's weights, on `device`, for inference."""
+    """For inference; holds the first fold's weights, on the CPU until it is run."""
     parameters: list[dict[str, torch.Tensor]]
     """On the CPU, mapped from the checkpoints."""
     device: torch.device
+    """Where the network will run; nothing is there yet."""
 
 
 def select_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -181,7 +182,7 @@ def load_model(folder: Path, folds: Folds, device: torch.device) -> Model:
     for fold, weights in zip(chosen, parameters, strict=True):
         _refuse_other_architecture(network, weights, f"fold_{fold}/checkpoint_final.pth")
     network.load_state_dict({name: _own(value) for name, value in parameters[0].items()}, assign=True)
-    network.to(device).eval()
+    network.eval()
     return Model(
         facts=facts,
         folds=chosen,

@@ -144,6 +144,7 @@ class Runner:
             mirroring=params.mirroring,
             spacing_policy=params.spacing_policy or task.model.card.spacing_policy,
             save_probabilities=params.save_probabilities,
+            cpu_fallback=task.model.card.cpu_fallback,
             preview_plane=plane,
             tuning=self.tuning,
         )

@@ -64,6 +64,13 @@ def push(
     contrast: Annotated[
         Literal["dark", "bright"], typer.Option(help="How objects look in the volumes that the model was trained on.")
     ] = "dark",
+    *,
+    cpu_fallback: Annotated[
+        bool,
+        typer.Option(
+            "--cpu-fallback", help="Where the GPU's memory does not hold it, go on on the CPU, many times as slow."
+        ),
+    ] = False,
 ) -> None:
     """Add a trained nnU-Net v2 model, or replace it."""
     # Imported here: `cryomamba --help` loads this module.
@@ -73,7 +80,7 @@ def push(
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "model.zip"
         digest = pack_model(folder, archive)
-        card = draft_card(inspect_model(archive), digest, spacing_policy, contrast)
+        card = draft_card(inspect_model(archive), digest, spacing_policy, contrast, cpu_fallback=cpu_fallback)
         _with_catalogue(data_dir, lambda catalogue: catalogue.push(name, archive, card))
     typer.echo(f"Added {name}: {', '.join(f'{label.id} {label.name}' for label in card.labels)}")
 

@@ -17,6 +17,8 @@ def draft_card(
     digest: str,
     spacing_policy: Literal["auto", "ignore", "angstrom", "nm"],
     contrast: Literal["dark", "bright"],
+    *,
+    cpu_fallback: bool = False,
 ) -> ModelCard:
     """Return a card for a model; `auto` ignores a plan's spacing of 1, 1, 1 and takes any other as Å."""
     automatic: SpacingPolicy = "ignore" if all(edge == 1 for edge in facts.spacing) else "angstrom"
@@ -28,4 +30,5 @@ def draft_card(
         spacing_policy=automatic if spacing_policy == "auto" else spacing_policy,
         contrast=contrast,
         digest=digest,
+        cpu_fallback=cpu_fallback,
     )

@@ -37,6 +37,8 @@ class Options:
     """How the voxel size meets the unitless spacing of the plans."""
     save_probabilities: bool = False
     """Give each class's probabilities as well."""
+    cpu_fallback: bool = False
+    """Go on on the CPU where nothing else is left to give up for a GPU's memory."""
     preview_plane: int | None = None
     """Z index of the slice that `Tick.partial_labels` shows; None: the middle one."""
     tuning: Tuning = Tuning()
@@ -53,6 +55,8 @@ class Rung:
     """Whether tiles are summed there, whatever the device."""
     steps: tuple[str, ...] = ()
     """What was given up until there, in words."""
+    on_cpu: bool = False
+    """Whether the network runs there, whatever the device."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
+from cryomamba_inference.engine.fitting import next_step
 from cryomamba_inference.engine.interface import Rung, Segmentation, Slab, Tick
+from cryomamba_inference.engine.planning import Setting
 from cryomamba_inference.engine.streaming import Work, stream
 
 
@@ -14,7 +17,8 @@ def stream_down_the_ladder(
 ) -> Generator[Tick | Slab, None, Segmentation]:
     """Segment a volume as `stream` does, and go on with less where the device's or the host's memory runs out.
 
-    First the passes that go at once are halved, until it is one; then tiles are summed on the host.
+    First the passes that go at once are halved, until it is one; then tiles are summed on the host; then the network
+    moves to the CPU, where the options allow that. Each time it goes on with the next plane.
 
     Args:
         work: As `stream`.
@@ -34,7 +38,7 @@ def stream_down_the_ladder(
                 event = next(events)
                 if isinstance(event, Slab):
                     first = event.start + len(event.labels)
-                    event = replace(event, rung=Rung(work.batch, work.sums_on is not None, steps))
+                    event = replace(event, rung=_rung(work, steps))
                 else:
                     # Tiles of the slab that broke off are done again; the count waits until it is reached again.
                     done = max(done, event.done)
@@ -46,25 +50,36 @@ def stream_down_the_ladder(
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_lack_of_memory(error):
                 raise
-            taken = _next_step(work)
-            if taken is None:
+            step = next_step(_setting(work), cpu_fallback=work.options.cpu_fallback)
+            if step is None:
                 raise
-            work, step = taken
-            steps = (*steps, step)
         # Outside the handler, whose traceback holds what the run had.
         del events
         if work.model.device.type == "cuda":
             torch.cuda.empty_cache()
+        setting, words = step
+        work, steps = under(setting, work), (*steps, words)
+
+
+def under(setting: Setting, work: Work) -> Work:
+    """Return the work as a setting wants it."""
+    to_cpu = setting.device == "cpu" and work.model.device.type != "cpu"
+    return replace(
+        work,
+        model=replace(work.model, device=torch.device("cpu")) if to_cpu else work.model,
+        batch=setting.batch,
+        sums_on=torch.device("cpu") if setting.sums_on_host else None,
+    )
+
+
+def _rung(work: Work, steps: tuple[str, ...]) -> Rung:
+    return Rung(work.batch, work.sums_on is not None, steps, on_cpu=work.model.device.type == "cpu")
+
+
+def _setting(work: Work) -> Setting:
+    device: Literal["cpu", "cuda"] = "cuda" if work.model.device.type == "cuda" else "cpu"
+    return Setting(device, len(work.model.folds), work.batch, work.sums_on is not None)
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _next_step(work: Work) -> tuple[Work, str] | None:
-    if work.batch > 1:
-        less = work.batch // 2
-        return replace(work, batch=less), f"{less} instead of {work.batch} passes at once"
-    if work.model.device.type != "cpu" and work.sums_on is None:
-        return replace(work, sums_on=torch.device("cpu")), "sums in main memory"
-    return None

@@ -2,26 +2,23 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_gate import ModelFacts, network_shape
 from cryomamba_inference.engine.image import Shape, whole
 from cryomamba_inference.engine.interface import Options
 from cryomamba_inference.engine.memory import Workload, host_memory_needed
 from cryomamba_inference.engine.network_input import chunk_bytes
+from cryomamba_inference.engine.network_memory import network_of, pass_bytes
 from cryomamba_inference.engine.plane import label_dtype
 from cryomamba_inference.engine.resampling import UnsupportedError
 from cryomamba_inference.engine.slab_shapes import PLANES_AT_ONCE, held_planes
 from cryomamba_inference.engine.suitability import Route, plan_route
-from cryomamba_inference.engine.tiling import Tiling, in_file_axes, largest_overlap, patch_in_three, tile_volume
+from cryomamba_inference.engine.tiling import Tiling, in_file_axes, largest_overlap, mirrorings, tile_volume
 
 _FLOAT = 4
 _HALF = 2
-_FEW_FEATURES = 16
-_FIXED = ("program", "network", "weights", "activations", "tiles")
-"""Parts that no crop makes smaller."""
 _ITSELF = 40 << 20
 """Bytes of main memory that torch's libraries, threads and the survey of the volume take, whatever the model."""
 
@@ -69,6 +66,8 @@ class Setting:
     folds: int
     batch: int
     """Passes of the network at once."""
+    sums_on_host: bool = False
+    """Whether tiles are summed and labels decided in main memory though the network runs on a GPU."""
 
 
 def plan_memory(
@@ -85,34 +84,28 @@ def plan_memory(
         setting: Where, and with how much at once.
     """
     tiling = tile_volume(route.seen, facts.patch_size, facts.transpose_forward, options.step_size)
-    network = {
-        "weights": _weights(configuration, facts) * (setting.folds + 1),
-        "activations": _activations(configuration, facts, setting.batch),
-        "tiles": 3 * facts.heads * _FLOAT * math.prod(facts.patch_size) * setting.batch,
-    }
+    weights, network = _network(facts, configuration, options, setting)
     sums = {"sums": _sums(tiling, facts, route, options), "logits": _logits(tiling, facts, route, options)}
     host = {
         "program": _ITSELF,
+        # The first fold's; those of all are mapped from their files.
+        "weights": weights,
         "input": _input(tiling, route),
         "labels": _labels(tiling, facts, shape, options),
-        "preview": 2 * facts.heads * _FLOAT * math.prod(tiling.padded[1:]),
+        "preview": _FLOAT * (facts.heads + 3) * math.prod(tiling.padded[1:]),
     }
     tiles = tiling.count * setting.folds
-    if setting.device == "cuda":
-        lines = {"lines": 2 * _FLOAT * math.prod(tiling.patch[:2]) * tiling.padded[2]}
-        return MemoryPlan(tiles, {**host, "weights": network["weights"]}, {**network, **sums, **lines})
-    return MemoryPlan(tiles, {**host, **network, **sums}, {})
-
-
-def choose_batch(configuration: Mapping[str, Any], device: Literal["cpu", "cuda"]) -> int:
-    """Return how many passes of the network go at once.
-
-    A rule and not a timed trial, since the last bits of the result depend on it: two runs must give the same. Measured
-    on two cores: with 4 to 16 features a pass in a batch of two takes half the time or less, as torch then leaves its
-    slow path for single inputs; with 32 it takes longer. On a GPU one pass of a full-size patch fills the device.
-    """
-    few = int(_architecture(configuration)["features_per_stage"][0]) <= _FEW_FEATURES
-    return 2 if device == "cpu" and few else 1
+    if setting.device == "cpu":
+        return MemoryPlan(tiles, {**host, **network, **sums}, {})
+    device = {
+        # Every fold's, and those of one in half precision.
+        "weights": weights * setting.folds + weights // 2,
+        **network,
+        "lines": _FLOAT * math.prod(tiling.patch[:2]) * tiling.padded[2],
+    }
+    if setting.sums_on_host:
+        return MemoryPlan(tiles, {**host, **sums, "tile": _tile(facts)}, device)
+    return MemoryPlan(tiles, host, {**device, **sums})
 
 
 def foresee(
@@ -151,60 +144,43 @@ def _plan_stock(
     """Tell what nnU-Net's own predictor takes: the whole volume, and its logits as float16."""
     shape, seen = shapes
     tiling = tile_volume(seen, facts.patch_size, facts.transpose_forward, options.step_size)
-    network = _weights(configuration, facts) * 2 + _activations(configuration, facts, 1)
+    weights, network = _network(facts, configuration, options, replace(setting, batch=1))
     load = Workload(
         input_shape=shape,
         network_shape=tiling.padded,
+        resampled=seen != shape,
         heads=facts.heads,
         folds=setting.folds,
         regions=facts.regions,
         probabilities=options.save_probabilities,
     )
-    # The logits, the sums of their weights and the input. Where they don't fit nnU-Net keeps them on the host.
     voxels = math.prod(tiling.padded)
-    device = {"network": network, "volume": voxels * (_HALF * facts.heads + _HALF + _FLOAT)}
-    host = {"program": _ITSELF, "volume": host_memory_needed(load)}
+    # The logits, the sums of their weights and the input. Where they don't fit nnU-Net keeps them on the host.
+    volume = {"volume": 0 if setting.sums_on_host else voxels * (_HALF * facts.heads + _HALF + _FLOAT)}
+    host = {"program": _ITSELF, "weights": weights, "volume": host_memory_needed(load)}
     tiles = tiling.count * setting.folds
     if setting.device == "cuda":
-        return MemoryPlan(tiles, host, device)
-    return MemoryPlan(tiles, {**host, "network": network}, {})
+        return MemoryPlan(tiles, host, {"weights": weights + weights // 2, **network, **volume})
+    return MemoryPlan(tiles, {**host, **network}, {})
 
 
-def refuse_what_does_not_fit(outlook: Outlook, planes: int, free: int | None) -> None:
-    """Refuse a volume whose segmentation needs more main memory than there is.
+def _network(
+    facts: ModelFacts, configuration: Mapping[str, Any], options: Options, setting: Setting
+) -> tuple[int, dict[str, int]]:
+    """Return the bytes of a fold's weights, and what passes of the network take beside them."""
+    network = network_of(configuration, len(facts.channel_names), facts.heads)
+    flips = len(mirrorings(facts.mirroring_axes)) if options.mirroring else 1
+    one_pass = pass_bytes(network, facts.patch_size, setting.batch, on_gpu=setting.device == "cuda")
+    # What a batch gave, one of it turned back, and the sums of the tiles that it is of. With more flips than go at once
+    # they are there while the next batch is on its way.
+    given = _tile(facts) * (setting.batch + 1 + max(1, setting.batch // flips))
+    inputs = 2 * setting.batch * _FLOAT * math.prod(facts.patch_size)
+    tiles = inputs + (given if flips > setting.batch else max(0, given - one_pass))
+    return _FLOAT * network.weights, {"activations": one_pass, "tiles": tiles}
 
-    Args:
-        outlook: For it.
-        planes: Of the volume along Z. What the streaming engine holds does not grow with them.
-        free: Bytes; None where it is unknown, which refuses nothing.
 
-    Raises:
-        FailureError: OUT_OF_MEMORY, with both figures and what would fit.
-    """
-    plan = outlook.memory
-    if free is None or plan.host_bytes <= free:
-        return
-    fixed = sum(plan.host.get(name, 0) for name in _FIXED)
-    share = max(0.0, (free - fixed) / (plan.host_bytes - fixed))
-    if outlook.route is None:
-        way = f" by nnU-Net's own predictor, since the model {outlook.because},"
-        crop = f"A crop to about {math.floor(planes * share)} of the {planes} Z planes would fit. " if share else ""
-    else:
-        way = ""
-        crop = f"A crop to about {math.floor(100 * math.sqrt(share))} % along X and Y would fit. " if share else ""
-    raise FailureError(
-        FailureCode.OUT_OF_MEMORY,
-        f"memory: segmenting this volume{way} takes about {plan.host_bytes / 1e9:.1f} GB of main memory and "
-        f"{free / 1e9:.1f} GB are free",
-        hint=f"{crop}Bin or crop the volume, use a machine with more memory, or, if the voxel size makes the volume "
-        "larger than it is, the spacing policy 'ignore'.",
-        details={
-            "needed_bytes": plan.host_bytes,
-            "available_bytes": free,
-            "parts": plan.host,
-            "network_shape": list(outlook.seen),
-        },
-    )
+def _tile(facts: ModelFacts) -> int:
+    return _FLOAT * facts.heads * math.prod(facts.patch_size)
 
 
 def _divided(route: Route, options: Options) -> bool:
@@ -250,41 +226,3 @@ def _labels(tiling: Tiling, facts: ModelFacts, shape: Shape, options: Options) -
 
 def _deepest(tiling: Tiling) -> int:
     return max(tiling.final_after(row) - start for row, start in enumerate(tiling.starts[0]))
-
-
-def _architecture(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
-    arguments: Mapping[str, Any] = configuration["architecture"]["arch_kwargs"]
-    return arguments
-
-
-def _weights(configuration: Mapping[str, Any], facts: ModelFacts) -> int:
-    """Bytes of a fold's weights, biases and norms left out: kernels of encoder, decoder and upsampling."""
-    arguments = _architecture(configuration)
-    features, kernels, strides = (arguments[name] for name in ("features_per_stage", "kernel_sizes", "strides"))
-    residual = "n_blocks_per_stage" in arguments
-    blocks = arguments["n_blocks_per_stage"] if residual else arguments["n_conv_per_stage"]
-    total, before = 0, len(facts.channel_names)
-    for width, kernel, count in zip(features, kernels, blocks, strict=True):
-        convolutions = 2 * count if residual else count
-        total += math.prod(kernel) * width * (before + (convolutions - 1) * width)
-        # A residual block that changes the number of features carries its input past by a kernel of one voxel.
-        total += before * width if residual else 0
-        before = width
-    for stage, count in enumerate(arguments["n_conv_per_stage_decoder"]):
-        level = len(features) - 2 - stage
-        width, below = features[level], features[level + 1]
-        total += below * width * math.prod(strides[level + 1])
-        total += math.prod(kernels[level]) * width * width * (2 + count - 1)
-    return _FLOAT * total
-
-
-def _activations(configuration: Mapping[str, Any], facts: ModelFacts, batch: int) -> int:
-    """Estimate what one batch takes, from what was measured on nets of 4 to 32 features and patches of 16 to 96 voxels.
-
-    It was 8.2 to 8.9 maps of the first stage's size, which outweigh the deeper ones, and some 40 MB. On the CPU torch
-    unfolds single inputs of few features by the voxels of the kernel (50 maps in all).
-    """
-    features = int(_architecture(configuration)["features_per_stage"][0])
-    one = _FLOAT * math.prod(patch_in_three(facts.patch_size)) * features
-    unfolded = 32 * one if batch == 1 and features < _FEW_FEATURES else 0
-    return 9 * one * batch + unfolded + (40 << 20)

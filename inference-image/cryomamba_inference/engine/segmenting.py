@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -12,12 +14,13 @@ from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_gate import image_spacing, network_shape
 from cryomamba_crds.task import VoxelSize
 from cryomamba_inference.engine.errors import named
+from cryomamba_inference.engine.fitting import Fit, Free, best_setting, fit
 from cryomamba_inference.engine.image import ArrayImage, Image, Shape, whole
 from cryomamba_inference.engine.interface import Options, Rung, Segmentation, Slab, Tick
-from cryomamba_inference.engine.ladder import stream_down_the_ladder
+from cryomamba_inference.engine.ladder import stream_down_the_ladder, under
 from cryomamba_inference.engine.memory import available_memory
 from cryomamba_inference.engine.plane import label_dtype
-from cryomamba_inference.engine.planning import Setting, choose_batch, foresee, refuse_what_does_not_fit
+from cryomamba_inference.engine.planning import Outlook, Setting, foresee
 from cryomamba_inference.engine.streaming import Work
 from cryomamba_inference.engine.suitability import plan_route
 from cryomamba_inference.engine.survey import survey
@@ -25,6 +28,11 @@ from cryomamba_inference.model import Model
 
 _log = logging.getLogger(__name__)
 _DIMENSIONS = 3
+
+
+def free_memory(device: torch.device) -> Free:
+    """Return what this process may still take on the host, and on a GPU."""
+    return Free(available_memory(), torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None)
 
 
 def segment(
@@ -35,7 +43,7 @@ def segment(
     options: Options,
     first: int = 0,
     rung: Rung | None = None,
-    free_memory: Callable[[], int | None] = available_memory,
+    free: Callable[[torch.device], Free] = free_memory,
 ) -> Generator[Tick | Slab, None, Segmentation]:
     """Segment a volume, tick by tick and slab by slab; the generator's return value is the summary.
 
@@ -48,7 +56,7 @@ def segment(
         options: See `Options`; the spacing policy is already decided.
         first: Z index of the first plane to give; what comes is, to the last bit, what a run from 0 gives.
         rung: On which the planes before were made, where the run that made them had to give something up.
-        free_memory: Says how many bytes of main memory may be taken.
+        free: Says how many bytes may be taken, of main memory and of the model's device.
 
     Yields:
         A tick when preprocessing begins, one a tile and fold, and one when assembling begins; slabs when they are
@@ -60,7 +68,7 @@ def segment(
             nnU-Net ran into.
     """
     try:
-        return (yield from _segment(model, _one_channel(image), voxel_size_nm, options, (first, rung, free_memory)))
+        return (yield from _segment(model, _one_channel(image), voxel_size_nm, options, (first, rung, free)))
     except FailureError:
         raise
     except Exception as error:
@@ -72,31 +80,61 @@ def _segment(
     image: Image,
     voxel_size_nm: VoxelSize | None,
     options: Options,
-    bounds: tuple[int, Rung | None, Callable[[], int | None]],
+    bounds: tuple[int, Rung | None, Callable[[torch.device], Free]],
 ) -> Generator[Tick | Slab, None, Segmentation]:
-    first, rung, free_memory = bounds
+    first, rung, free = bounds
     facts = model.facts
     spacing = image_spacing(facts, options.spacing_policy, voxel_size_nm)
     seen = network_shape(facts, image.shape, spacing)
     _refuse_vanished(model, seen)
-    # Nothing is read before it is known to fit.
-    configuration = model.configuration.configuration
-    device: Literal["cpu", "cuda"] = "cuda" if model.device.type == "cuda" else "cpu"
-    rung = rung or Rung(choose_batch(configuration, device))
-    setting = Setting(device, len(model.folds), rung.passes_at_once)
-    outlook = foresee(facts, configuration, image.shape, spacing, options, setting)
-    refuse_what_does_not_fit(outlook, image.shape[0], free_memory())
-    yield Tick("preprocess", 0, outlook.memory.tiles, _nothing_yet(model, image.shape))
+    # Nothing is read, and nothing is on the device, before it is known to fit.
+    fitting = _fit(model, (image.shape, spacing), options, rung, free(model.device))
+    setting, outlook = fitting.setting, fitting.outlook
+    for step in fitting.steps:
+        _log.warning("memory: %s", step)
+    yield Tick("preprocess", 0, outlook.memory.tiles, _nothing_yet(model, image.shape), fitting.steps)
     found = survey(image)
     if outlook.route is None:
         _log.warning("the model %s: nnU-Net's own predictor has to run it, whole in memory", outlook.because)
         from cryomamba_inference.engine.stock import segment_whole  # noqa: PLC0415 - a second and 100 MB to import
 
-        return (yield from segment_whole(model, image.read(whole(image.shape)), spacing, options, first))
-    route = plan_route(facts, configuration, found.box, spacing)
-    sums_on = torch.device("cpu") if rung.sums_in_main_memory else None
-    work = Work(model, image, found, route, options, batch=rung.passes_at_once, sums_on=sums_on)
-    return (yield from stream_down_the_ladder(work, first=first, steps=rung.steps))
+        where = replace(model, device=torch.device("cpu")) if setting.device == "cpu" else model
+        events = segment_whole(where, image.read(whole(image.shape)), spacing, options, first)
+        return (yield from _told_of(fitting.steps, events))
+    route = plan_route(facts, model.configuration.configuration, found.box, spacing)
+    work = under(setting, Work(model, image, found, route, options))
+    return (yield from stream_down_the_ladder(work, first=first, steps=fitting.steps))
+
+
+def _fit(
+    model: Model, volume: tuple[Shape, tuple[float, float, float]], options: Options, rung: Rung | None, free: Free
+) -> Fit:
+    (shape, spacing), facts, configuration = volume, model.facts, model.configuration.configuration
+    device: Literal["cpu", "cuda"] = "cuda" if model.device.type == "cuda" else "cpu"
+    setting = best_setting(facts, configuration, options, device, len(model.folds))
+    if rung is not None:
+        where: Literal["cpu", "cuda"] = "cpu" if rung.on_cpu else device
+        setting = Setting(where, setting.folds, rung.passes_at_once, rung.sums_in_main_memory)
+
+    def foreseen(cropped: Shape, setting: Setting) -> Outlook:
+        return foresee(facts, configuration, cropped, spacing, options, setting)
+
+    found = fit(foreseen, shape, setting, free, cpu_fallback=options.cpu_fallback)
+    return replace(found, steps=(*rung.steps, *found.steps)) if rung else found
+
+
+def _told_of(
+    steps: tuple[str, ...], events: Generator[Tick | Slab, None, Segmentation]
+) -> Generator[Tick | Slab, None, Segmentation]:
+    """Let nnU-Net's ticks and its summary say what was given up beforehand."""
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                summary: Segmentation = stop.value
+                return replace(summary, steps=steps)
+            yield replace(event, steps=steps) if isinstance(event, Tick) else event
 
 
 def _one_channel(image: NDArray[np.float32] | Image) -> Image:

@@ -317,7 +317,9 @@ def test_a_model_of_ones_own_is_pushed_shown_and_removed(cryomamba, tmp_path):
         archive.extractall(tmp_path / "result")
     data_dir = tmp_path / "data"
 
-    pushed = cryomamba("models", "push", tmp_path / "result", "--name", "mine", "--data-dir", data_dir)
+    pushed = cryomamba(
+        "models", "push", tmp_path / "result", "--name", "mine", "--cpu-fallback", "--data-dir", data_dir
+    )
     listed = cryomamba("models", "list", "--data-dir", data_dir)
     shown = cryomamba("models", "show", "mine", "--data-dir", data_dir)
     removed = cryomamba("models", "remove", "mine", "--data-dir", data_dir)
@@ -327,6 +329,7 @@ def test_a_model_of_ones_own_is_pushed_shown_and_removed(cryomamba, tmp_path):
     assert "1 membrane, 2 particle" in pushed.stdout
     assert listed.stdout.split() == ["mine"]
     assert json.loads(shown.stdout)["spacing_policy"] == "ignore"
+    assert json.loads(shown.stdout)["cpu_fallback"] is True
     assert removed.returncode == 0
     assert missing.returncode == 1
     assert "There is no model 'mine'" in missing.stderr

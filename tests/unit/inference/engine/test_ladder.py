@@ -1,6 +1,6 @@
 """Memory that runs out in the middle of a volume."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from cryomamba_crds.model_gate import image_spacing
+from cryomamba_inference.engine import ladder
 from cryomamba_inference.engine.image import ArrayImage
-from cryomamba_inference.engine.interface import Options
+from cryomamba_inference.engine.interface import Options, Segmentation, Slab, Tick
 from cryomamba_inference.engine.ladder import stream_down_the_ladder
 from cryomamba_inference.engine.streaming import Work, stream
 from cryomamba_inference.engine.suitability import plan_route
@@ -77,6 +78,47 @@ def test_sums_go_to_the_host_when_one_pass_is_all_there_is(
     ours = collect(stream(replace(single, sums_on=torch.device("cpu")))).labels
 
     assert np.array_equal(ours, expected)
+
+
+@pytest.fixture
+def small_gpu(work: Work, monkeypatch: pytest.MonkeyPatch) -> Work:
+    """A job on a GPU, played by the CPU, that always runs out of memory after its first slab."""
+    monkeypatch.setattr(ladder, "stream", on_a_small_gpu)
+    return replace(work, model=replace(work.model, device=torch.device("cuda", 0)), batch=2)
+
+
+def on_a_small_gpu(work: Work, *, first: int = 0) -> Generator[Tick | Slab, None, Segmentation]:
+    if work.model.device.type == "cpu":
+        return (yield from stream(work, first=first))
+    for event in stream(replace(work, model=replace(work.model, device=torch.device("cpu"))), first=first):
+        yield event
+        if isinstance(event, Slab) and event.start == first:
+            break
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_model_that_allows_it_goes_to_the_cpu_last_and_goes_on_with_the_next_plane(
+    small_gpu: Work, work: Work, collect: Callable[..., Any]
+) -> None:
+    allowed = replace(small_gpu, options=Options(cpu_fallback=True))
+    expected = collect(stream(replace(work, batch=1)))
+
+    ours = collect(stream_down_the_ladder(allowed))
+
+    assert ours.summary.steps == (
+        "1 instead of 2 passes at once",
+        "sums in main memory",
+        "the network on the CPU",
+    )
+    assert ours.ticks[-1].steps == ours.summary.steps
+    assert np.mean(ours.labels != expected.labels) < 1e-3
+    # All but the first slab, which two passes at once gave.
+    assert np.array_equal(ours.labels[-16:], expected.labels[-16:])
+
+
+def test_a_model_that_does_not_allow_it_stays_on_the_gpu(small_gpu: Work, collect: Callable[..., Any]) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        collect(stream_down_the_ladder(small_gpu))
 
 
 def test_with_nothing_left_to_give_up_the_error_comes_out(

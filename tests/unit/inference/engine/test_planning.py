@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cryomamba_crds.failures import FailureError
-from cryomamba_crds.model_gate import open_model
+from cryomamba_crds.failures import FailureCode, FailureError
+from cryomamba_crds.model_gate import image_spacing, open_model
+from cryomamba_crds.task import VoxelSize
 from cryomamba_inference.commands.plan import app
+from cryomamba_inference.engine.fitting import Fit, Free, best_setting, fit, next_step
+from cryomamba_inference.engine.image import Shape
 from cryomamba_inference.engine.interface import Options
-from cryomamba_inference.engine.planning import Setting, choose_batch, foresee, refuse_what_does_not_fit
+from cryomamba_inference.engine.planning import Outlook, Setting, foresee
 
+EVERYTHING = Free(None, None)
 ALLOWANCE = 150 * 10**6
 
 MEASURE = """
@@ -55,13 +59,28 @@ def labels(count: int) -> dict[str, Any]:
     return {"channel_names": {"0": "density"}, "labels": names, "file_ending": ".nii.gz"}
 
 
-def outlook_for(folder: Path, shape: tuple[int, int, int], options: Options, device: Any = "cpu") -> Any:
+def fit_for(
+    folder: Path,
+    shape: Shape,
+    options: Options,
+    free: Free = EVERYTHING,
+    device: Any = "cpu",
+    voxel_size: VoxelSize | None = None,
+) -> Fit:
     inspected = open_model(folder)
     facts = inspected.facts
     configuration = inspected.plans["configurations"][facts.configuration]
-    setting = Setting(device, len(facts.folds), choose_batch(configuration, device))
-    spacing = (1.0, 1.0, 1.0) if options.spacing_policy == "nm" else tuple(facts.original_median_spacing)
-    return foresee(facts, configuration, shape, spacing, options, setting)
+    best = best_setting(facts, configuration, options, device, len(facts.folds))
+    spacing = image_spacing(facts, options.spacing_policy, voxel_size)
+
+    def foreseen(cropped: Shape, setting: Setting) -> Outlook:
+        return foresee(facts, configuration, cropped, spacing, options, setting)
+
+    return fit(foreseen, shape, best, free, cpu_fallback=options.cpu_fallback)
+
+
+def outlook_for(*arguments: Any) -> Outlook:
+    return fit_for(*arguments).outlook
 
 
 @pytest.mark.parametrize(
@@ -92,7 +111,7 @@ def test_memory_is_no_more_than_was_told_and_not_much_less(
     folder = write_model(tmp_path / "m", patch=(16, 32, 32), **variation)
     np.save(tmp_path / "volume.npy", np.random.default_rng(0).normal(size=shape).astype(np.float32))
 
-    told = outlook_for(folder, shape, Options(**options)).memory.host_bytes
+    told = outlook_for(folder, shape, Options(**options), EVERYTHING, "cpu", (1.0, 1.0, 1.0)).memory.host_bytes
     command = [sys.executable, "-c", MEASURE, str(folder), str(tmp_path / "volume.npy"), repr(options)]
     measured = int(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=100, text=True).stdout)
 
@@ -110,25 +129,124 @@ def test_memory_does_not_grow_with_the_number_of_planes(write_model: Callable[..
     assert many.tiles > 3 * few.tiles
 
 
-def test_the_crop_in_the_hint_fits(write_model: Callable[..., Path], tmp_path: Path) -> None:
-    outlook = outlook_for(write_model(tmp_path / "m"), (300, 4000, 4000), Options())
-    free = outlook.memory.host_bytes // 2
+def test_the_crop_in_the_hint_fits_and_a_larger_one_does_not(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    free = outlook_for(folder, (300, 4000, 4000), Options()).memory.host_bytes // 2
 
     with pytest.raises(FailureError, match="GB of main memory") as refused:
-        refuse_what_does_not_fit(outlook, 300, free)
+        fit_for(folder, (300, 4000, 4000), Options(), Free(free, None))
 
     percent = int(refused.value.failure.hint.split(" %")[0].split()[-1])
-    edge = 4000 * percent // 100
-    cropped = outlook_for(tmp_path / "m", (300, edge, edge), Options())
-    refuse_what_does_not_fit(cropped, 300, free)
-    refuse_what_does_not_fit(outlook, 300, None)
+    fit_for(folder, (300, 40 * percent, 40 * percent), Options(), Free(free, None))
+    with pytest.raises(FailureError):
+        fit_for(folder, (300, 40 * (percent + 1), 40 * (percent + 1)), Options(), Free(free, None))
+    fit_for(folder, (300, 4000, 4000), Options(), Free(None, None))
 
 
 def test_a_gpu_is_planned_for_without_one(write_model: Callable[..., Path], tmp_path: Path) -> None:
-    memory = outlook_for(write_model(tmp_path / "m"), (64, 512, 512), Options(), "cuda").memory
+    memory = outlook_for(write_model(tmp_path / "m"), (64, 512, 512), Options(), EVERYTHING, "cuda").memory
 
     assert memory.device["sums"] > 0
     assert "sums" not in memory.host
+
+
+SHAPE = (64, 512, 512)
+
+
+def gpu_plan(folder: Path, batch: int, *, sums_on_host: bool = False) -> int:
+    """Return the bytes that a setting takes of a GPU's memory."""
+    inspected = open_model(folder)
+    configuration = inspected.plans["configurations"][inspected.facts.configuration]
+    spacing = image_spacing(inspected.facts, "ignore", None)
+    setting = Setting("cuda", 1, batch, sums_on_host)
+    return foresee(inspected.facts, configuration, SHAPE, spacing, Options(), setting).memory.device_bytes
+
+
+def test_on_a_gpu_all_flips_go_at_once_where_they_fit(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", mirroring=(0, 2))
+
+    ours = fit_for(folder, SHAPE, Options(), Free(None, gpu_plan(folder, 4)), "cuda")
+
+    assert ours.setting == Setting("cuda", 1, 4)
+    assert ours.steps == ()
+    assert fit_for(folder, SHAPE, Options(mirroring=False), EVERYTHING, "cuda").setting.batch == 1
+
+
+def test_the_batch_is_chosen_so_that_it_fits_the_free_memory_of_the_gpu(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "m")
+    free = gpu_plan(folder, 4) - 1
+
+    ours = fit_for(folder, SHAPE, Options(), Free(None, free), "cuda")
+
+    assert ours.setting == Setting("cuda", 1, 2)
+    assert ours.outlook.memory.device_bytes <= free
+    assert ours.steps == ("4 instead of 8 passes at once", "2 instead of 4 passes at once")
+
+
+def test_where_one_pass_is_too_much_beside_the_sums_they_go_to_main_memory(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "m")
+
+    ours = fit_for(folder, SHAPE, Options(), Free(None, gpu_plan(folder, 1) - 1), "cuda")
+
+    assert ours.setting == Setting("cuda", 1, 1, sums_on_host=True)
+    assert ours.steps[-1] == "sums in main memory"
+    assert ours.outlook.memory.host["sums"] > 0
+    assert "sums" not in ours.outlook.memory.device
+
+
+def test_a_model_that_no_step_makes_fit_the_gpu_is_refused_with_the_figures(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "m")
+    needed = gpu_plan(folder, 1, sums_on_host=True)
+
+    with pytest.raises(FailureError, match="of the GPU's memory") as refused:
+        fit_for(folder, SHAPE, Options(), Free(None, needed - 1), "cuda")
+
+    failure = refused.value.failure
+    assert failure.code is FailureCode.OUT_OF_MEMORY
+    assert failure.details is not None
+    assert (failure.details["needed_bytes"], failure.details["available_bytes"]) == (needed, needed - 1)
+    on_cpu = outlook_for(folder, SHAPE, Options(), EVERYTHING, "cpu").memory.host_bytes
+    assert f"On the CPU it would take about {on_cpu / 1e9:.1f} GB" in failure.hint
+
+
+def test_a_model_that_allows_it_goes_to_the_cpu_instead(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+
+    ours = fit_for(folder, SHAPE, Options(cpu_fallback=True), Free(None, 1), "cuda")
+
+    assert ours.setting == Setting("cpu", 1, 1)
+    assert ours.steps[-2:] == ("sums in main memory", "the network on the CPU")
+    assert ours.outlook.memory.device == {}
+
+
+def test_sums_in_main_memory_must_fit_there(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    there = fit_for(folder, SHAPE, Options(), EVERYTHING, "cuda").outlook.memory.host_bytes
+
+    with pytest.raises(FailureError, match="of main memory"):
+        fit_for(folder, SHAPE, Options(), Free(there, gpu_plan(folder, 1) - 1), "cuda")
+
+
+def test_what_is_given_up_comes_in_this_order() -> None:
+    setting, words = Setting("cuda", 1, 4), []
+    while step := next_step(setting, cpu_fallback=True):
+        setting, said = step
+        words.append(said)
+
+    assert words == [
+        "2 instead of 4 passes at once",
+        "1 instead of 2 passes at once",
+        "sums in main memory",
+        "the network on the CPU",
+    ]
+    assert next_step(Setting("cuda", 1, 1, sums_on_host=True), cpu_fallback=False) is None
+    assert next_step(Setting("cpu", 1, 1), cpu_fallback=True) is None
 
 
 @pytest.fixture
@@ -147,12 +265,41 @@ def test_the_command_says_it_all_for_people_and_programs(
     shown = CliRunner().invoke(app, [str(tomogram), "-m", str(folder)])
     told = CliRunner().invoke(app, [str(tomogram), "-m", str(folder), "--json", "--device", "cuda"])
 
-    assert shown.exit_code == 0
+    assert shown.exit_code == 0, shown.output
     assert "24 over 2 folds" in shown.output
     assert "24 x 26 x 20 voxels" in shown.output
     document = json.loads(told.output)
     assert document["engine"] == "streaming"
     assert document["device_bytes"] == sum(document["device"].values()) > 0
+
+
+def test_the_command_says_what_does_not_fit_a_gpu_and_fails(
+    write_model: Callable[..., Path], tmp_path: Path, tomogram: Path
+) -> None:
+    folder = write_model(tmp_path / "m")
+    on_gpu = [str(tomogram), "-m", str(folder), "--device", "cuda", "--device-memory"]
+
+    refused = CliRunner().invoke(app, [*on_gpu, "0.0001"])
+    squeezed = CliRunner().invoke(app, [*on_gpu, "0.0001", "--cpu-fallback"])
+    fits = CliRunner().invoke(app, [*on_gpu, "1"])
+
+    assert refused.exit_code == 1
+    assert "of the GPU's memory" in refused.output
+    assert (squeezed.exit_code, fits.exit_code) == (0, 0)
+    assert "the network on the CPU" in squeezed.output
+    assert "1.00 GB are free" in fits.output
+
+
+def test_the_command_fails_where_main_memory_does_not_hold_it(
+    write_model: Callable[..., Path], tmp_path: Path, tomogram: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cryomamba_inference.engine.memory.available_memory", lambda: 1_000_000)
+
+    refused = CliRunner().invoke(app, [str(tomogram), "-m", str(write_model(tmp_path / "m")), "--json"])
+
+    assert refused.exit_code == 1
+    assert json.loads(refused.stdout)["free_host_bytes"] == 1_000_000
+    assert "of main memory" in refused.stderr
 
 
 def test_the_command_names_what_keeps_a_model_from_streaming(

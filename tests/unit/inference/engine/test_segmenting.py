@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_gate import count_tiles, image_spacing
 from cryomamba_crds.task import VoxelSize
-from cryomamba_inference.engine import Options, Slab, available_memory
+from cryomamba_inference.engine import Options, Rung, Slab, available_memory
+from cryomamba_inference.engine.fitting import Free
 from cryomamba_inference.engine.segmenting import segment
 from cryomamba_inference.model import Model, load_model
 from support.nnunet_reference import nnunet_predictor
 
 CPU = torch.device("cpu")
+PLENTY = Free(None, None)
 REGIONS = {
     "channel_names": {"0": "density"},
     "labels": {"background": 0, "whole": [1, 2], "core": 2},
@@ -357,6 +360,19 @@ def test_the_image_is_left_as_it_was(model: Model, run: Callable[..., Any]) -> N
     assert np.array_equal(image, before)
 
 
+def segmenting(model: Model, shape: tuple[int, int, int], free: Free, options: Options = Options()) -> Any:  # noqa: B008
+    return segment(model, volume(shape), voxel_size_nm=None, options=options, free=lambda _: free)
+
+
+def needed(model: Model, shape: tuple[int, int, int]) -> int:
+    """Return the bytes of main memory that a volume is said to take."""
+    with pytest.raises(FailureError) as refused:
+        next(segmenting(model, shape, Free(1, None)))
+    details = refused.value.failure.details
+    assert details is not None
+    return int(details["needed_bytes"])
+
+
 def test_a_policy_that_needs_the_voxel_size_says_so(model: Model, run: Callable[..., Any]) -> None:
     with pytest.raises(FailureError, match="voxel size: unknown"):
         run(model, volume(), Options(spacing_policy="angstrom"))
@@ -368,10 +384,10 @@ def test_a_voxel_size_that_makes_the_volume_vanish_is_refused(model: Model, run:
 
 
 def test_a_volume_that_would_not_fit_is_refused_before_anything_is_allocated(model: Model) -> None:
-    generator = segment(model, volume(), voxel_size_nm=None, options=Options(), free_memory=lambda: 85_600_000)
+    fits = needed(model, (20, 260, 240))
 
     with pytest.raises(FailureError) as caught:
-        next(generator)
+        next(segmenting(model, (20, 260, 240), Free(fits - 1_000_000, None)))
 
     assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
     assert "along X and Y would fit" in caught.value.failure.hint
@@ -380,12 +396,53 @@ def test_a_volume_that_would_not_fit_is_refused_before_anything_is_allocated(mod
 def test_a_model_that_streaming_cannot_express_is_refused_as_well_where_its_volume_would_not_fit(
     masked_model: Model,
 ) -> None:
-    generator = segment(masked_model, volume(), voxel_size_nm=None, options=Options(), free_memory=lambda: 87_000_000)
+    free = needed(masked_model, (16, 260, 240))
 
     with pytest.raises(FailureError, match="main memory") as caught:
-        next(generator)
+        next(segmenting(masked_model, (20, 260, 240), Free(free, None)))
 
-    assert "of the 20 Z planes would fit" in caught.value.failure.hint
+    assert "A crop to 16 of the 20 Z planes would fit" in caught.value.failure.hint
+
+
+def test_a_model_that_would_not_fit_the_gpu_is_refused_before_it_is_there(model: Model) -> None:
+    # There is no GPU here: whatever is brought to it fails otherwise.
+    on_gpu = replace(model, device=torch.device("cuda", 0))
+
+    with pytest.raises(FailureError, match="of the GPU's memory") as caught:
+        next(segmenting(on_gpu, (20, 26, 24), Free(None, 100_000)))
+
+    assert caught.value.failure.code is FailureCode.OUT_OF_MEMORY
+
+
+def test_a_model_that_allows_it_is_run_on_the_cpu_where_it_would_not_fit_the_gpu(
+    model: Model, collect: Callable[..., Any], run: Callable[..., Any]
+) -> None:
+    on_gpu = replace(model, device=torch.device("cuda", 0))
+
+    ours = collect(segmenting(on_gpu, (20, 26, 24), Free(None, 100_000), Options(cpu_fallback=True)))
+
+    assert ours.summary.steps[-1] == "the network on the CPU"
+    assert ours.ticks[0].steps == ours.ticks[-1].steps == ours.summary.steps
+    assert np.mean(ours.labels != run(model, volume()).labels) < 1e-3
+
+
+def test_a_job_that_goes_on_begins_with_what_was_given_up_before(model: Model, collect: Callable[..., Any]) -> None:
+    rung = Rung(1, steps=("1 instead of 2 passes at once", "the network on the CPU"), on_cpu=True)
+    on_gpu = replace(model, device=torch.device("cuda", 0))
+
+    ours = collect(segment(on_gpu, volume(), voxel_size_nm=None, options=Options(), rung=rung, free=lambda _: PLENTY))
+    expected = collect(segment(model, volume(), voxel_size_nm=None, options=Options(), rung=Rung(1)))
+
+    assert ours.summary.steps == rung.steps
+    assert np.array_equal(ours.labels, expected.labels)
+
+
+def test_nnunets_own_predictor_is_run_on_the_cpu_as_well(masked_model: Model, collect: Callable[..., Any]) -> None:
+    on_gpu = replace(masked_model, device=torch.device("cuda", 0))
+
+    ours = collect(segmenting(on_gpu, (20, 26, 24), Free(None, 100_000), Options(cpu_fallback=True)))
+
+    assert (ours.summary.engine, ours.summary.steps[-1]) == ("nnunet", "the network on the CPU")
 
 
 def test_a_voxel_size_in_the_wrong_unit_is_refused_instead_of_filling_memory(
