@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryomamba_inference.engine.deciding import Heads
+from cryomamba_inference.engine.host_resampling import HostResampler
 from cryomamba_inference.engine.image import Box, Shape
 from cryomamba_inference.engine.interface import Labels, Slab
 from cryomamba_inference.engine.resampling import Resampling, Rule, taps
@@ -189,6 +190,8 @@ class ResampledSlabs(Slabs):
         self._logits = like.new_empty(
             (heads.count, held_planes(place.tiling, place.resampling), *place.tiling.shape[1:])
         )
+        on_host = like.device.type == "cpu"
+        self._on_host = HostResampler(how, like.cpu().numpy().dtype) if on_host else None
         self._base = self._first_needed()
         """The network's plane, without padding, that `_logits` begin with."""
 
@@ -211,8 +214,7 @@ class ResampledSlabs(Slabs):
         ready = start + self._along[0].ready(known)
         before: Callable[[], tuple[Labels, NDArray[np.float16] | None]] | None = None
         for first in range(self._next - start, ready - start, PLANES_AT_ONCE):
-            with _one_thread():
-                decided = self._decided(range(first, min(first + PLANES_AT_ONCE, ready - start)))
+            decided = self._decided(range(first, min(first + PLANES_AT_ONCE, ready - start)))
             # A GPU is at these planes while the ones before go out.
             if before is not None:
                 yield self._given(*before())
@@ -233,23 +235,56 @@ class ResampledSlabs(Slabs):
         start, stop = self._place.box[0]
         return self._along[0].first(max(self._next - start, 0)) if self._next < stop else self._place.tiling.shape[0]
 
-    @torch.inference_mode()
     def _decided(self, planes: range) -> Callable[[], tuple[Labels, NDArray[np.float16] | None]]:
         labels, probabilities = self._empty(len(planes))
         _, rows, columns = (slice(*edges) for edges in self._place.box)
-        heads = (self._resampled(head, planes) for head in range(self._heads.count))
-        if probabilities is None:
-            coming = self._heads.labels(heads)
+        inside = labels[:, rows, columns], None if probabilities is None else probabilities[:, :, rows, columns]
+        if self._on_host is None:
+            coming = self._decide_on_device(planes, inside[1])
         else:
-            logits = torch.stack(list(heads))
-            coming = self._heads.labels(logits)
-            probabilities[:, :, rows, columns] = self._heads.probabilities(logits)
+            self._decide_on_host(self._on_host, planes, *inside)
+            coming = None
 
         def arrived() -> tuple[Labels, NDArray[np.float16] | None]:
-            labels[:, rows, columns] = coming()
+            if coming is not None:
+                inside[0][:] = coming()
             return labels, probabilities
 
         return arrived
+
+    def _decide_on_host(
+        self, resampler: HostResampler, planes: range, labels: Labels, probabilities: NDArray[np.float16] | None
+    ) -> None:
+        """Decide band by band, each in one of as many threads as torch uses.
+
+        A thread has more to do than with torch's own, which share out each of hundreds of short calls and wait for
+        each other at its end.
+        """
+        logits = self._logits.numpy()
+
+        def decide(rows: range) -> None:
+            band = slice(rows.start, rows.stop)
+            heads = resampler.heads(logits, self._base, planes, rows)
+            if probabilities is None:
+                labels[:, band] = self._heads.labels_on_host(heads)
+            else:
+                stack = np.stack([head.copy() for head in heads])
+                labels[:, band] = self._heads.labels_on_host(stack)
+                probabilities[:, :, band] = self._heads.probabilities(torch.from_numpy(stack))
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            for _ in threads.map(decide, resampler.bands()):
+                pass
+
+    @torch.inference_mode()
+    def _decide_on_device(self, planes: range, probabilities: NDArray[np.float16] | None) -> Callable[[], Labels]:
+        heads = (self._resampled(head, planes) for head in range(self._heads.count))
+        if probabilities is None:
+            return self._heads.labels(heads)
+        logits = torch.stack(list(heads))
+        coming = self._heads.labels(logits)
+        probabilities[:] = self._heads.probabilities(logits)
+        return coming
 
     def _resampled(self, head: int, planes: range) -> torch.Tensor:
         across, along_rows, along_columns = self._along
@@ -258,21 +293,6 @@ class ResampledSlabs(Slabs):
         # Columns first: they are the slowest to gather, and so far there are the fewest of them.
         logits = along_rows.apply(along_columns.apply(logits, 2), 1)
         return across.apply(logits, 0, planes, first)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch from sharing out work that is too little for it.
-
-    These are hundreds of short calls; on a busy machine each one's end waits for a thread that has not been given a
-    core, which was measured to take five times as long as one thread takes for all.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Axis:

@@ -11,12 +11,14 @@ from nnunetv2.preprocessing.resampling.default_resampling import determine_do_se
 from skimage.transform import resize
 
 from cryomamba_crds.failures import FailureCode, FailureError
-from cryomamba_inference.engine.deciding import decide_on_device, decide_on_host
-from cryomamba_inference.engine.image import ArrayImage
+from cryomamba_inference.engine.deciding import Heads, decide_on_device, decide_on_host
+from cryomamba_inference.engine.host_resampling import HostResampler
+from cryomamba_inference.engine.image import ArrayImage, whole
 from cryomamba_inference.engine.normalisation import normalisation
-from cryomamba_inference.engine.resampling import Rule, UnsupportedError, choose_resampling, piece
+from cryomamba_inference.engine.resampling import Resampling, Rule, UnsupportedError, choose_resampling, piece
+from cryomamba_inference.engine.slabs import Place, ResampledSlabs
 from cryomamba_inference.engine.survey import extremes_along, survey
-from cryomamba_inference.engine.tiling import tile_starts, tile_weights
+from cryomamba_inference.engine.tiling import tile_starts, tile_volume, tile_weights
 
 
 @pytest.mark.parametrize("patch", [(16, 16, 16), (7, 33, 20), (128, 24, 8), (40, 56), (1, 16, 16)])
@@ -46,6 +48,56 @@ def test_pieces_of_an_axis_are_those_of_the_whole_in_skimage(rule: Rule, source:
     ours = np.concatenate([part.matrix @ values[part.start : part.stop] for part in pieces])
 
     assert np.abs(ours - theirs).max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [("linear", "linear", "linear"), ("nearest", "linear", "same"), ("same", "nearest-exact", "linear")],
+)
+def test_logits_that_are_resampled_in_bands_are_those_of_the_whole(rules: tuple[Rule, Rule, Rule]) -> None:
+    source, target = (7, 40, 11), (16, 101, 9)
+    source = tuple(new if rule == "same" else old for old, new, rule in zip(source, target, rules, strict=True))
+    logits = np.random.default_rng(1).normal(size=(3, *source))
+    maps = [piece(old, new, rule, range(new)) for old, new, rule in zip(source, target, rules, strict=True)]
+    z, y, x = (np.pad(part.matrix, ((0, 0), (part.start, 0))) for part in maps)
+    z, y, x = (np.pad(m, ((0, 0), (0, old - m.shape[1]))) for m, old in zip((z, y, x), source, strict=True))
+    whole = np.einsum("hzyx,az,by,cx->habc", logits, z, y, x)
+
+    resampler = HostResampler(Resampling(source, target, rules), logits.dtype)
+    in_bands = np.empty_like(whole)
+    for planes in (range(7), range(7, 16)):
+        for rows in resampler.bands():
+            for head, resampled in enumerate(resampler.heads(logits, 0, planes, rows)):
+                in_bands[head, planes.start : planes.stop, rows.start : rows.stop] = resampled
+
+    assert len(resampler.bands()) > 1
+    assert np.abs(in_bands - whole).max() < 1e-12
+
+
+def test_logits_are_resampled_alike_on_the_host_and_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = (20, 24, 20), (33, 50, 20)
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(3, *source)))
+    tiling = tile_volume(source, (8, 24, 20), (0, 1, 2), 0.5)
+    place = Place(target, whole(target), tiling, Resampling(source, target, ("linear", "linear", "same")))
+
+    def resampled(*, on_device: bool) -> tuple[np.ndarray, np.ndarray]:
+        given = []
+        for probabilities in (False, True):
+            slabs = ResampledSlabs(Heads(3, None, np.uint8), place, 0, probabilities=probabilities, like=logits)
+            if on_device:
+                monkeypatch.setattr(slabs, "_on_host", None)
+            for row, start in enumerate(tiling.starts[0]):
+                slabs.add(start, range(source[1]), logits[:, start : tiling.final_after(row)])
+                given.extend((slab.labels, slab.probabilities) for slab in slabs.slabs(tiling.final_after(row)))
+        chances = [chance for _, chance in given if chance is not None]
+        return np.concatenate([labels for labels, _ in given]), np.concatenate(chances, axis=1)
+
+    host_labels, host_chances = resampled(on_device=False)
+    device_labels, device_chances = resampled(on_device=True)
+
+    assert host_labels.shape == (2 * target[0], *target[1:])
+    assert np.array_equal(host_labels, device_labels)
+    assert np.abs(host_chances.astype(np.float32) - device_chances).max() <= 1e-3
 
 
 @pytest.mark.parametrize(("source", "target"), [(9, 40), (40, 9), (7, 8), (33, 100)])
