@@ -78,6 +78,7 @@ FIELDS = {
     "VolumeMetadata.max_intensity": "Greatest value of the finite voxels.",
     "VolumeMetadata.mean_intensity": "Mean of the finite voxels.",
     "VolumeMetadata.std_intensity": "Standard deviation of the finite voxels.",
+    "VolumeMetadata.channels": "Volumes of this shape in the file, the channels of one; intensities are those of all.",
     "VolumeMetadata.warnings": "What is odd about the file, and acceptable.",
     # Jobs.
     "CreateJob.params": "How the network is run.",

@@ -150,6 +150,8 @@ class VolumeMetadata(_Answer):
     """Name that it was uploaded under."""
     shape: tuple[int, int, int]
     """[X, Y, Z] in voxels."""
+    channels: int = 1
+    """How many volumes of this shape are in the file: the channels of one."""
     voxel_size: tuple[float, float, float] | None = None
     """[X, Y, Z] in nm; None where the file does not know it."""
     dtype: str

@@ -1,4 +1,4 @@
-"""Voxels of a volume on disk as arrays [z, y, x], read no further than needed."""
+"""Voxels of a volume on disk as arrays [z, y, x], read no further than needed; of several channels, the first."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -64,7 +64,8 @@ def volume(path: Path) -> Voxels:
         if not header.compressed:
             return _mapped(path, header)
         x, y, z = header.shape
-        return np.frombuffer(b"".join(iter_voxels(stream, header)), _type(header)).reshape(z, y, x)
+        stored = np.frombuffer(b"".join(iter_voxels(stream, header)), _type(header))
+        return stored[: header.voxels].reshape(z, y, x)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -168,7 +168,7 @@ def load_model(folder: Path, folds: Folds, device: torch.device) -> Model:
 
     Raises:
         ModelError: The gate refuses the model, a checkpoint's weights are not those of the network that the plans
-            describe, the model takes several channels, or it is a later stage of a cascade.
+            describe, or the model is a later stage of a cascade.
         FailureError: VALIDATION_ERROR; a fold is not there.
     """
     inspected = open_model(folder)

@@ -36,7 +36,7 @@ def nnunet_network(model: Model) -> torch.nn.Module:
         architecture["network_class_name"],
         architecture["arch_kwargs"],
         architecture["_kw_requires_import"],
-        1,
+        len(model.facts.channel_names),
         model.facts.heads,
         deep_supervision=False,
     )
@@ -71,9 +71,9 @@ def reference(
     step_size: float,
     mirroring: bool,
 ) -> Reference:
-    """Segment an image [z, y, x] under a spacing [z, y, x]."""
+    """Segment an image [c, z, y, x] under a spacing [z, y, x]."""
     forward, configuration = model.plans.transpose_forward, model.configuration
-    data = image.astype(np.float64).transpose(forward)[None]
+    data = image.astype(np.float64).transpose(0, *(axis + 1 for axis in forward))
     data, seg, box = crop_to_nonzero(data, None)
     shape = data.shape[1:]
     current = [spacing[axis] for axis in forward]
@@ -84,7 +84,7 @@ def reference(
     data = _resampled(configuration.configuration, "data", data, new_shape, current, target)
     logits = _predicted(model, data, step_size, mirroring)
     logits = _resampled(configuration.configuration, "probabilities", logits, shape, target, current)
-    placed = np.zeros((len(logits), *(image.shape[axis] for axis in forward)))
+    placed = np.zeros((len(logits), *(image.shape[axis + 1] for axis in forward)))
     inside = tuple(slice(*edges) for edges in box)
     placed[(slice(None), *inside)] = logits
     covered = np.zeros(placed.shape[1:], dtype=bool)
@@ -101,9 +101,11 @@ def reference(
 def _normalised(model: Model, data: NDArray[np.float64], seg: NDArray[Any]) -> NDArray[np.float64]:
     from nnunetv2.preprocessing.normalization import default_normalization_schemes
 
-    scheme = getattr(default_normalization_schemes, model.configuration.normalization_schemes[0])
-    properties = model.plans.foreground_intensity_properties_per_channel["0"]
-    data[0] = scheme(model.configuration.use_mask_for_norm[0], properties, np.float64).run(data[0], seg[0])
+    for channel, name in enumerate(model.configuration.normalization_schemes):
+        scheme = getattr(default_normalization_schemes, name)
+        properties = model.plans.foreground_intensity_properties_per_channel[str(channel)]
+        masked = model.configuration.use_mask_for_norm[channel]
+        data[channel] = scheme(masked, properties, np.float64).run(data[channel], seg[0])
     return data
 
 

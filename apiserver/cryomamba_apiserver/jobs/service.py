@@ -24,7 +24,14 @@ from cryomamba_apiserver.ports.job_store import (
 from cryomamba_apiserver.uploads.schemas import VolumeMetadata
 from cryomamba_apiserver.uploads.service import UploadService
 from cryomamba_crds.failures import FailureError
-from cryomamba_crds.model_gate import check_runnable, count_tiles, image_spacing, network_shape, resolve_folds
+from cryomamba_crds.model_gate import (
+    check_channels,
+    check_runnable,
+    count_tiles,
+    image_spacing,
+    network_shape,
+    resolve_folds,
+)
 
 _RETRY_AFTER_SECONDS = 60
 
@@ -155,6 +162,7 @@ def _tiles(model: CataloguedModel, params: JobParams, volume: VolumeMetadata) ->
     check_runnable(model.facts)
     x, y, z = volume.shape
     try:
+        check_channels(model.facts, volume.channels)
         folds = resolve_folds(model.facts, params.folds)
         policy = params.spacing_policy or model.card.spacing_policy
         spacing = image_spacing(model.facts, policy, params.voxel_size or volume.voxel_size)

@@ -118,6 +118,7 @@ class _Intensity:
         known = self.count > 0
         return VolumeFacts(
             shape=header.shape,
+            channels=header.channels,
             voxel_size=header.voxel_size_nm,
             dtype=header.dtype,
             min_intensity=self.minimum if known else 0.0,

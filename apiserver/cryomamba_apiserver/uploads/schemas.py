@@ -113,6 +113,8 @@ class VolumeFacts(BaseModel):
 
     shape: tuple[int, int, int]
     """[X, Y, Z] in voxels."""
+    channels: int = 1
+    """Volumes of this shape in the file, the channels of one; intensities are those of all."""
     voxel_size: tuple[float, float, float] | None
     """[X, Y, Z] in nm; null where the file does not say."""
     dtype: str

@@ -9,6 +9,7 @@ from cryomamba_crds.model_gate.archive import digest_of, extract_model, pack_mod
 from cryomamba_crds.model_gate.errors import ModelError
 from cryomamba_crds.model_gate.facts import (
     ModelFacts,
+    check_channels,
     check_runnable,
     count_tiles,
     image_spacing,
@@ -21,6 +22,7 @@ __all__ = [
     "InspectedModel",
     "ModelError",
     "ModelFacts",
+    "check_channels",
     "check_runnable",
     "count_tiles",
     "digest_of",

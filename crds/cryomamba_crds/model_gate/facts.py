@@ -50,10 +50,10 @@ class ModelFacts:
 
 
 def check_runnable(facts: ModelFacts) -> None:
-    """Refuse what a single volume cannot be segmented with.
+    """Refuse what a single file cannot be segmented with.
 
     Raises:
-        ModelError: The model takes several channels, or is a later stage of a cascade.
+        ModelError: The model is a later stage of a cascade.
     """
     if facts.previous_stage is not None:
         raise ModelError(
@@ -61,12 +61,31 @@ def check_runnable(facts: ModelFacts) -> None:
             f"needs the result of {facts.previous_stage!r}, which is a model of its own",
             hint="Use the 3d_fullres or 3d_lowres configuration of the same training; cascades are not run here.",
         )
-    if len(facts.channel_names) != 1:
-        raise ModelError(
-            "dataset.json: channel_names",
-            f"lists {len(facts.channel_names)} channels ({', '.join(facts.channel_names)}); a tomogram has one",
-            hint="Train the model on one channel.",
-        )
+
+
+def check_channels(facts: ModelFacts, channels: int) -> None:
+    """Refuse a volume that has more or fewer channels than the model takes.
+
+    Args:
+        facts: The model's.
+        channels: The volume's.
+
+    Raises:
+        FailureError: VALIDATION_ERROR, with both numbers and the names of the model's channels.
+    """
+    wanted = len(facts.channel_names)
+    if channels == wanted:
+        return
+    names = ", ".join(facts.channel_names)
+    takes = f"{wanted} channels ({names})" if wanted > 1 else f"one channel ({names})"
+    raise FailureError(
+        FailureCode.VALIDATION_ERROR,
+        f"volume: it has {'one channel' if channels == 1 else f'{channels} channels'} and the model takes {takes}",
+        hint="Write that one volume to a file of its own, or choose a model that was trained on all of them."
+        if wanted == 1
+        else f"Put {wanted} volumes of one grid into one 4D NIfTI file, in this order: {names}.",
+        details={"field": "channels", "channels": channels, "model_channels": list(facts.channel_names)},
+    )
 
 
 def resolve_folds(facts: ModelFacts, requested: Folds) -> tuple[str, ...]:

@@ -104,9 +104,12 @@ def _facts(
     for key in ("normalization_schemes", "use_mask_for_norm"):
         if len(getattr(configuration, key)) != channels:
             raise ModelError(f"{field}.{key}", f"must have an entry for each of the {channels} channels")
-    if len(plans.foreground_intensity_properties_per_channel) < channels:
+    missing = [str(channel) for channel in range(channels)]
+    missing = [name for name in missing if name not in plans.foreground_intensity_properties_per_channel]
+    if missing:
         raise ModelError(
-            "plans.json: foreground_intensity_properties_per_channel", f"must describe {channels} channels"
+            "plans.json: foreground_intensity_properties_per_channel",
+            f"must describe {channels} channels; there is no {', '.join(missing)}",
         )
     dimensions = len(configuration.patch_size)
     if checkpoint.mirroring_axes is not None and max(checkpoint.mirroring_axes) >= dimensions:

@@ -38,6 +38,8 @@ class VolumeHeader:
     """Bytes of the file as it lies on disk."""
     shape: Triple
     """Voxels along [X, Y, Z]."""
+    channels: int = 1
+    """How many volumes of this shape lie one after another in the file: the channels of one."""
     voxel_size_nm: VoxelSizeNm | None
     """Edge lengths of a voxel along [X, Y, Z] in nm; None where the file does not say, or says only a default."""
     dtype: str
@@ -46,7 +48,7 @@ class VolumeHeader:
     data_offset: int
     """Bytes before the first voxel."""
     data_bytes: int
-    """Bytes of all voxels, inflated."""
+    """Bytes of all voxels of all channels, inflated."""
     axis_order: Triple
     """Which axis (1 = X, 2 = Y, 3 = Z) runs fastest, middle and slowest in the file."""
     scale: tuple[float, float] = (1.0, 0.0)
@@ -58,18 +60,18 @@ class VolumeHeader:
 
     @property
     def file_shape(self) -> Triple:
-        """Voxels in file order: fastest, middle, slowest axis."""
+        """Voxels in file order: fastest, middle, slowest axis. Slower than all is the channel."""
         fast, middle, slow = self.axis_order
         return (self.shape[fast - 1], self.shape[middle - 1], self.shape[slow - 1])
 
     @property
     def item_size(self) -> int:
-        """Bytes a voxel."""
+        """Bytes a voxel has in one channel."""
         return ITEM_SIZES[self.dtype]
 
     @property
     def voxels(self) -> int:
-        """How many voxels there are."""
+        """How many voxels there are, in each channel."""
         return math.prod(self.shape)
 
     def facts(self) -> dict[str, str]:
@@ -101,6 +103,7 @@ def common_facts(header: VolumeHeader) -> dict[str, str]:
     size = header.voxel_size_nm
     facts = {
         "size (X, Y, Z)": " x ".join(f"{n:,}" for n in header.shape) + " voxels",
+        **({"channels": str(header.channels)} if header.channels > 1 else {}),
         "voxel size": "unknown" if size is None else " x ".join(f"{edge:.4g}" for edge in size) + " nm",
     }
     if size is not None:

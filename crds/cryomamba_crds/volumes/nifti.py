@@ -52,6 +52,8 @@ _ANGSTROM_PER_UNIT = {_METRE: 1e10, _MICROMETRE: 1e4}
 _UNIT_NAMES = {0: "unknown", _METRE: "m", _MILLIMETRE: "mm", _MICROMETRE: "µm"}
 _UNIT_MASK = 0x07
 _VOLUME_DIMENSIONS = 3
+_CHANNEL_AXIS = 4
+_MOST_CHANNELS = 64
 _LARGEST_RANK = 7
 _SHEAR = 1e-4  # cosine between two axes of the affine; rounding to float32 stays below 1e-6
 _DISAGREEMENT = 0.01
@@ -114,11 +116,11 @@ def parse_nifti(head: bytes, size: int, *, compressed: bool) -> NiftiHeader:
     dim = struct.unpack_from(f"{order}8h", head, 40)
     datatype, bitpix = struct.unpack_from(f"{order}2h", head, 70)
     pixdim = struct.unpack_from(f"{order}3f", head, 80)
-    shape = _shape(dim)
+    shape, channels = _shape(dim)
     dtype = _dtype(datatype, bitpix)
-    data_bytes = math.prod(shape) * ITEM_SIZES[dtype]
+    data_bytes = channels * math.prod(shape) * ITEM_SIZES[dtype]
     offset = _data_offset(struct.unpack_from(f"{order}f", head, 108)[0])
-    _check_size(dtype, shape, offset, size, compressed=compressed)
+    _check_size(dtype, (*shape, channels), offset, size, compressed=compressed)
     unit = head[123] & _UNIT_MASK
     qform_code, sform_code = struct.unpack_from(f"{order}2h", head, 252)
     rows = struct.unpack_from(f"{order}12f", head, 280)
@@ -136,6 +138,7 @@ def parse_nifti(head: bytes, size: int, *, compressed: bool) -> NiftiHeader:
         compressed=compressed,
         file_size=size,
         shape=shape,
+        channels=channels,
         voxel_size_nm=_voxel_size_nm(pixdim, unit),
         dtype=dtype,
         byte_order=order,
@@ -181,7 +184,8 @@ def _byte_order(head: bytes) -> ByteOrder:
     return order
 
 
-def _shape(dim: tuple[int, ...]) -> Triple:
+def _shape(dim: tuple[int, ...]) -> tuple[Triple, int]:
+    """Return the voxels along [X, Y, Z], and how many such volumes there are along the fourth axis."""
     rank = dim[0]
     if not 1 <= rank <= _LARGEST_RANK:
         raise VolumeError("dim", f"The NIfTI header gives dim[0] = {rank}; it must be 1 to 7.", hint=_WRITE_AGAIN)
@@ -195,13 +199,21 @@ def _shape(dim: tuple[int, ...]) -> Triple:
         raise VolumeError(
             "dim", f"The NIfTI file has {rank} dimension(s) ({text}); a volume has three.", hint=_WRITE_AGAIN
         )
-    if math.prod(used[3:]) != 1:
+    if math.prod(used[_CHANNEL_AXIS:]) != 1:
         raise VolumeError(
             "dim",
-            f"The NIfTI file holds {math.prod(used[3:])} volumes ({text}); one can be segmented at a time.",
+            f"The NIfTI file has more than four dimensions ({text}); what is beyond the channels of a volume, which "
+            "are the fourth, is not read.",
+            hint="Write each volume, or the channels of one, to a file of its own.",
+        )
+    channels = used[_VOLUME_DIMENSIONS] if rank > _VOLUME_DIMENSIONS else 1
+    if channels > _MOST_CHANNELS:
+        raise VolumeError(
+            "dim",
+            f"The NIfTI file holds {channels} volumes ({text}); up to {_MOST_CHANNELS} are read as channels of one.",
             hint="Write each volume to a file of its own, for example with FSL's fslsplit.",
         )
-    return (used[0], used[1], used[2])
+    return (used[0], used[1], used[2]), channels
 
 
 def _dtype(datatype: int, bitpix: int) -> str:
@@ -231,7 +243,7 @@ def _data_offset(vox_offset: float) -> int:
     return int(vox_offset)
 
 
-def _check_size(dtype: str, shape: Triple, offset: int, size: int, *, compressed: bool) -> None:
+def _check_size(dtype: str, shape: tuple[int, ...], offset: int, size: int, *, compressed: bool) -> None:
     most = size * LARGEST_DEFLATE_RATIO if compressed else size
     if offset > most:
         raise VolumeError(
@@ -242,7 +254,8 @@ def _check_size(dtype: str, shape: Triple, offset: int, size: int, *, compressed
     claimed = offset + math.prod(shape) * ITEM_SIZES[dtype]
     if claimed <= most:
         return
-    claim = f"{' x '.join(map(str, shape))} voxels of {dtype} and what precedes them need {claimed} bytes"
+    size_text = " x ".join(map(str, shape if shape[-1] > 1 else shape[:-1]))
+    claim = f"{size_text} voxels of {dtype} and what precedes them need {claimed} bytes"
     if compressed:
         raise VolumeError(
             "dim",

@@ -26,7 +26,7 @@ def plan(  # noqa: PLR0913 - options of a command
     """Show how many tiles a volume takes with a model, and how much memory, before anything is loaded or uploaded."""
     # Imported here: `cryomamba --help` loads this module. None of them imports torch.
     from cryomamba_crds.failures import FailureCode, FailureError  # noqa: PLC0415
-    from cryomamba_crds.model_gate import check_runnable, image_spacing, open_model  # noqa: PLC0415
+    from cryomamba_crds.model_gate import check_channels, check_runnable, image_spacing, open_model  # noqa: PLC0415
     from cryomamba_crds.volumes import read_header  # noqa: PLC0415
     from cryomamba_inference.engine.fitting import Free, best_setting, fit  # noqa: PLC0415
     from cryomamba_inference.engine.interface import Options  # noqa: PLC0415
@@ -49,6 +49,7 @@ def plan(  # noqa: PLR0913 - options of a command
     check_runnable(facts)
     with file.open("rb") as stream:
         header = read_header(stream, file.stat().st_size)
+    check_channels(facts, header.channels)
     x, y, z = header.shape
     configuration = inspected.plans["configurations"][facts.configuration]
     where: Literal["cpu", "cuda"] = "cuda" if device == "cuda" else "cpu"

@@ -20,6 +20,7 @@ class Workload:
     folds: int
     regions: bool
     probabilities: bool
+    channels: int = 1
     network_bytes: int = 0
     """What one pass of the network takes for its weights and activations."""
 
@@ -35,9 +36,9 @@ def host_memory_needed(load: Workload) -> int:
     n = math.prod(load.input_shape)
     m = math.prod(load.network_shape)
     # The copy, the non-zero mask and its filling, the temporary of the standard deviation; resampling is in float64.
-    preprocess = 12 * n + (16 * n + 24 * m if load.resampled else 0)
+    preprocess = load.channels * (12 * n + (16 * n + 24 * m if load.resampled else 0))
     # The network's input (twice where it is padded), float16 logits and weights, the search for infinities.
-    infer = 10 * m + load.heads * m * (5 + (2 if load.folds > 1 else 0))
+    infer = (8 * load.channels + 2) * m + load.heads * m * (5 + (2 if load.folds > 1 else 0))
     export = 2 * load.heads * m + (8 * load.heads * m + 2 * load.heads * n + 16 * (m + n) if load.resampled else 0)
     decide = 9 * n + load.heads * n * (2 + (8 if load.regions else 0) + (14 if load.probabilities else 0))
     return int(_MARGIN * max(preprocess, infer, export + decide)) + load.network_bytes

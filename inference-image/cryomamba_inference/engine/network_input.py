@@ -18,7 +18,7 @@ _STACK_BYTES = 1 << 24
 
 
 class Planes(Protocol):
-    """The volume as the network is to see it, without padding."""
+    """One channel of the volume as the network is to see it, without padding."""
 
     def read(self, planes: range, rows: range, into: NDArray[Any]) -> None:
         """Write some rows of some planes, [z, y, x]; a plane's first index never falls much from call to call."""
@@ -26,9 +26,10 @@ class Planes(Protocol):
 
 @dataclass(frozen=True)
 class NormalisedPlanes:
-    """The non-zero box of a volume."""
+    """A channel of a volume's non-zero box."""
 
     image: Image
+    channel: int
     box: Box
     normalise: Normalise
     dtype: type[np.floating[Any]]
@@ -43,13 +44,13 @@ class NormalisedPlanes:
         """Return normalised intensities [z, y, x] in an array of their own."""
         (z, _), (y, _), columns = self.box
         window = ((z + planes.start, z + planes.stop), (y + rows.start, y + rows.stop), columns)
-        values = self.image.read(window).astype(self.dtype, copy=False)
+        values = self.image.read(window, self.channel).astype(self.dtype, copy=False)
         self.normalise(values)
         return values
 
 
 class ResampledPlanes:
-    """The non-zero box of a volume, resampled; planes must be asked for in rising order.
+    """A channel of a volume's non-zero box, resampled; planes must be asked for in rising order.
 
     Args:
         source: What is resampled.
@@ -170,18 +171,20 @@ def fill_line(channels: Sequence[Planes], tiling: Tiling, corner: tuple[int, int
         planes.read(inside[0], inside[1], part)
 
 
-def chunk_bytes(resampling: Resampling) -> int:
+def chunk_bytes(resampling: Resampling, channels: int) -> int:
     """Return what resampling takes beside the planes that are asked for: planes ahead, and their neighbours.
 
     Args:
         resampling: Of the non-zero box.
+        channels: Each keeps its planes; they are resampled one after another.
     """
     source, target, rule = resampling.source[0], resampling.target[0], resampling.rules[0]
     middle = target // 2 // CHUNK_PLANES * CHUNK_PLANES
     across = piece(source, target, rule, range(middle, min(middle + CHUNK_PLANES, target)))
     plane = resampling.target[1] * resampling.target[2]
     larger = max(resampling.source[1], resampling.target[1]) * max(resampling.source[2], resampling.target[2])
-    return (across.stop - across.start) * plane * 8 + 2 * CHUNK_PLANES * plane * 4 + 3 * larger * 8 + 2 * _STACK_BYTES
+    kept = (across.stop - across.start) * plane * 8 + CHUNK_PLANES * plane * 4
+    return channels * kept + CHUNK_PLANES * plane * 4 + 3 * larger * 8 + 2 * _STACK_BYTES
 
 
 def clip_bounds(
@@ -196,7 +199,7 @@ def clip_bounds(
     Args:
         resampling: Of the box.
         normalise: Applied before it.
-        extremes: Returns minimum and maximum of every slice of the source across an axis, not yet normalised.
+        extremes: Returns minimum and maximum of every slice of the channel across an axis, not yet normalised.
         overall: Minimum and maximum of the source, not yet normalised.
         dtype: Of the intensities.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryomamba_crds.failures import FailureCode, FailureError
-from cryomamba_inference.engine.survey import Survey
+from cryomamba_inference.engine.survey import Intensities
 
 Normalise = Callable[[NDArray[Any]], None]
 """Changes intensities in place, float32 or float64; rising intensities stay in their order."""
@@ -20,13 +20,13 @@ _EPSILON = 1e-8
 _BYTE = 255
 
 
-def normalisation(scheme: str, volume: Survey, training: Mapping[str, float]) -> Normalise:
-    """Return how intensities are normalised.
+def normalisation(scheme: str, volume: Intensities, training: Mapping[str, float]) -> Normalise:
+    """Return how a channel's intensities are normalised.
 
     Args:
         scheme: nnU-Net's name of it.
-        volume: Of the volume's non-zero box.
-        training: The plan's ``foreground_intensity_properties``: what the training volumes had.
+        volume: The channel's, within the volume's non-zero box.
+        training: The plan's ``foreground_intensity_properties`` of the channel: what the training volumes had.
 
     Raises:
         FailureError: VALIDATION_ERROR; the scheme is for pictures with values from 0 to 255 and the volume is none.
@@ -66,7 +66,7 @@ def _shifted(mean: float, divisor: float) -> Normalise:
     return apply
 
 
-def _rescaled(volume: Survey) -> Normalise:
+def _rescaled(volume: Intensities) -> Normalise:
     def apply(values: NDArray[Any]) -> None:
         low, high = values.dtype.type(volume.low), values.dtype.type(volume.high)
         values -= low

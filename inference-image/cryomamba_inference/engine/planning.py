@@ -85,12 +85,13 @@ def plan_memory(
     """
     tiling = tile_volume(route.seen, facts.patch_size, facts.transpose_forward, options.step_size)
     weights, network = _network(facts, configuration, options, setting)
+    channels = len(facts.channel_names)
     sums = {"sums": _sums(tiling, facts, route, options), "logits": _logits(tiling, facts, route, options)}
     host = {
         "program": _ITSELF,
         # The first fold's; those of all are mapped from their files.
         "weights": weights,
-        "input": _input(tiling, route),
+        "input": _input(tiling, route, channels),
         "labels": _labels(tiling, facts, shape, options),
         "preview": _FLOAT * (facts.heads + 3) * math.prod(tiling.padded[1:]),
     }
@@ -101,7 +102,7 @@ def plan_memory(
         # Every fold's, and those of one in half precision.
         "weights": weights * setting.folds + weights // 2,
         **network,
-        "lines": _FLOAT * math.prod(tiling.patch[:2]) * tiling.padded[2],
+        "lines": _FLOAT * channels * math.prod(tiling.patch[:2]) * tiling.padded[2],
     }
     if setting.sums_on_host:
         return MemoryPlan(tiles, {**host, **sums, "tile": _tile(facts)}, device)
@@ -153,10 +154,12 @@ def _plan_stock(
         folds=setting.folds,
         regions=facts.regions,
         probabilities=options.save_probabilities,
+        channels=len(facts.channel_names),
     )
     voxels = math.prod(tiling.padded)
     # The logits, the sums of their weights and the input. Where they don't fit nnU-Net keeps them on the host.
-    volume = {"volume": 0 if setting.sums_on_host else voxels * (_HALF * facts.heads + _HALF + _FLOAT)}
+    bytes_a_voxel = _HALF * facts.heads + _HALF + _FLOAT * len(facts.channel_names)
+    volume = {"volume": 0 if setting.sums_on_host else voxels * bytes_a_voxel}
     host = {"program": _ITSELF, "weights": weights, "volume": host_memory_needed(load)}
     tiles = tiling.count * setting.folds
     if setting.device == "cuda":
@@ -174,7 +177,7 @@ def _network(
     # What a batch gave, one of it turned back, and the sums of the tiles that it is of. With more flips than go at once
     # they are there while the next batch is on its way.
     given = _tile(facts) * (setting.batch + 1 + max(1, setting.batch // flips))
-    inputs = 2 * setting.batch * _FLOAT * math.prod(facts.patch_size)
+    inputs = 2 * setting.batch * _FLOAT * len(facts.channel_names) * math.prod(facts.patch_size)
     tiles = inputs + (given if flips > setting.batch else max(0, given - one_pass))
     return _FLOAT * network.weights, {"activations": one_pass, "tiles": tiles}
 
@@ -209,13 +212,13 @@ def _logits(tiling: Tiling, facts: ModelFacts, route: Route, options: Options) -
     return kept + gathered + decided
 
 
-def _input(tiling: Tiling, route: Route) -> int:
-    lines = 2 * _FLOAT * math.prod(tiling.patch[:2]) * tiling.padded[2]
+def _input(tiling: Tiling, route: Route, channels: int) -> int:
+    lines = 2 * _FLOAT * channels * math.prod(tiling.patch[:2]) * tiling.padded[2]
     if not route.into.changes:
         return lines
     _, rows, columns = tiling.shape
-    held = _FLOAT * min(tiling.patch[0], tiling.shape[0]) * rows * columns
-    return lines + held + chunk_bytes(route.into)
+    held = _FLOAT * channels * min(tiling.patch[0], tiling.shape[0]) * rows * columns
+    return lines + held + chunk_bytes(route.into, channels)
 
 
 def _labels(tiling: Tiling, facts: ModelFacts, shape: Shape, options: Options) -> int:

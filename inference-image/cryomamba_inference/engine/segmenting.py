@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from cryomamba_crds.failures import FailureCode, FailureError
-from cryomamba_crds.model_gate import image_spacing, network_shape
+from cryomamba_crds.model_gate import check_channels, image_spacing, network_shape
 from cryomamba_crds.task import VoxelSize
 from cryomamba_inference.engine.errors import named
 from cryomamba_inference.engine.fitting import Fit, Free, best_setting, fit
-from cryomamba_inference.engine.image import ArrayImage, Image, Shape, whole
+from cryomamba_inference.engine.image import ArrayImage, Image, Shape, read_whole
 from cryomamba_inference.engine.interface import Options, Rung, Segmentation, Slab, Tick
 from cryomamba_inference.engine.ladder import stream_down_the_ladder, under
 from cryomamba_inference.engine.memory import available_memory
@@ -27,7 +27,7 @@ from cryomamba_inference.engine.survey import survey
 from cryomamba_inference.model import Model
 
 _log = logging.getLogger(__name__)
-_DIMENSIONS = 3
+_RANKS = (3, 4)
 
 
 def free_memory(device: torch.device) -> Free:
@@ -51,7 +51,7 @@ def segment(
 
     Args:
         model: Loaded.
-        image: An `Image`, or an array [z, y, x] or [c, z, y, x] with one channel. Not changed.
+        image: An `Image`, or an array [c, z, y, x], or [z, y, x] where there is one channel. Not changed.
         voxel_size_nm: Along X, Y, Z in nm; None where unknown.
         options: See `Options`; the spacing policy is already decided.
         first: Z index of the first plane to give; what comes is, to the last bit, what a run from 0 gives.
@@ -68,7 +68,7 @@ def segment(
             nnU-Net ran into.
     """
     try:
-        return (yield from _segment(model, _one_channel(image), voxel_size_nm, options, (first, rung, free)))
+        return (yield from _segment(model, _as_image(image), voxel_size_nm, options, (first, rung, free)))
     except FailureError:
         raise
     except Exception as error:
@@ -84,6 +84,7 @@ def _segment(
 ) -> Generator[Tick | Slab, None, Segmentation]:
     first, rung, free = bounds
     facts = model.facts
+    check_channels(facts, image.channels)
     spacing = image_spacing(facts, options.spacing_policy, voxel_size_nm)
     seen = network_shape(facts, image.shape, spacing)
     _refuse_vanished(model, seen)
@@ -99,7 +100,7 @@ def _segment(
         from cryomamba_inference.engine.stock import segment_whole  # noqa: PLC0415 - a second and 100 MB to import
 
         where = replace(model, device=torch.device("cpu")) if setting.device == "cpu" else model
-        events = segment_whole(where, image.read(whole(image.shape)), spacing, options, first)
+        events = segment_whole(where, read_whole(image), spacing, options, first)
         return (yield from _told_of(fitting.steps, events))
     route = plan_route(facts, model.configuration.configuration, found.box, spacing)
     work = under(setting, Work(model, image, found, route, options))
@@ -137,16 +138,14 @@ def _told_of(
             yield replace(event, steps=steps) if isinstance(event, Tick) else event
 
 
-def _one_channel(image: NDArray[np.float32] | Image) -> Image:
+def _as_image(image: NDArray[np.float32] | Image) -> Image:
     if not isinstance(image, np.ndarray):
         return image
-    if image.ndim == _DIMENSIONS + 1 and image.shape[0] == 1:
-        return ArrayImage(image[0])
-    if image.ndim != _DIMENSIONS:
+    if image.ndim not in _RANKS:
         raise FailureError(
             FailureCode.VALIDATION_ERROR,
-            f"volume: an array of shape {image.shape} is not one channel of three axes",
-            hint="Give one volume with axes X, Y, Z.",
+            f"volume: an array of shape {image.shape} has neither three axes nor a channel and three axes",
+            hint="Give one volume with axes X, Y, Z, or several of them one after another.",
         )
     return ArrayImage(image)
 

@@ -38,7 +38,7 @@ def segment_whole(
 
     Args:
         model: Loaded.
-        volume: [z, y, x].
+        volume: [c, z, y, x].
         spacing: Under which nnU-Net is handed it, [z, y, x].
         options: See `Options`.
         first: The first plane to give; all are segmented.
@@ -46,7 +46,7 @@ def segment_whole(
     Raises:
         FailureError: As `segment`.
     """
-    depth, height, width = volume.shape
+    depth, height, width = volume.shape[1:]
     shape = network_shape(model.facts, (depth, height, width), spacing)
     run = _Run(model, volume, spacing, options, count_tiles(shape, model.facts.patch_size, options.step_size))
     thread = threading.Thread(target=run.work, name="segment", daemon=True)
@@ -116,7 +116,7 @@ class _Run:
         model = self._model
         properties: dict[str, Any] = {"spacing": list(self._spacing)}
         data, mask, properties = DefaultPreprocessor(verbose=False).run_case_npy(
-            self._volume[None], None, properties, model.plans, model.configuration, model.dataset
+            self._volume, None, properties, model.plans, model.configuration, model.dataset
         )
         network_input = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
         del data, mask
@@ -164,7 +164,7 @@ class _Run:
 
     def _prepare_plane(self, shape: tuple[int, int, int], properties: dict[str, Any]) -> None:
         facts = self._model.facts
-        depth, height, width = self._volume.shape
+        depth, height, width = self._volume.shape[1:]
         geometry = Geometry(
             input_shape=(depth, height, width),
             transpose_forward=facts.transpose_forward,
@@ -214,5 +214,5 @@ class _Run:
     def _partial_labels(self) -> Labels:
         if self._plane is None:
             dtype = label_dtype(max(self._model.facts.label_names))
-            return np.zeros(self._volume.shape[1:], dtype=dtype)
+            return np.zeros(self._volume.shape[2:], dtype=dtype)
         return self._plane.labels()

@@ -88,7 +88,7 @@ class _Run:
         self._tiling = work.tiling
         self._forward = facts.transpose_forward
         self._flat = len(facts.patch_size) < len(self._tiling.patch)
-        self._channels = [_planes(work, self._tiling.patch[0])]
+        self._channels = [_planes(work, channel, self._tiling.patch[0]) for channel in range(work.image.channels)]
         self.network = TileNetwork(
             model, mirroring=options.mirroring, batch=work.batch, dtype=work.dtype, tuning=options.tuning
         )
@@ -192,23 +192,25 @@ class _Run:
         return self._preview.labels()
 
 
-def _planes(work: Work, depth: int) -> Planes:
-    """Return the volume as the network is to see it.
+def _planes(work: Work, channel: int, depth: int) -> Planes:
+    """Return a channel of the volume as the network is to see it.
 
     Args:
         work: What is to be done.
+        channel: Its number.
         depth: How many planes are looked at together.
     """
     model, volume, into = work.model, work.survey, work.route.into
-    scheme = model.configuration.configuration["normalization_schemes"][0]
-    training = model.plans.plans["foreground_intensity_properties_per_channel"]["0"]
-    normalise = normalisation(scheme, volume, training)
+    scheme = model.configuration.configuration["normalization_schemes"][channel]
+    training = model.plans.plans["foreground_intensity_properties_per_channel"][str(channel)]
+    intensities = volume.channels[channel]
+    normalise = normalisation(scheme, intensities, training)
     dtype = _NUMPY_TYPES[work.dtype]
-    planes = NormalisedPlanes(work.image, volume.box, normalise, dtype)
+    planes = NormalisedPlanes(work.image, channel, volume.box, normalise, dtype)
     if not into.changes:
         return planes
-    extremes = functools.partial(extremes_along, work.image, volume.box)
-    clip = clip_bounds(into, normalise, extremes, (volume.low, volume.high), dtype)
+    extremes = functools.partial(extremes_along, work.image, channel, volume.box)
+    clip = clip_bounds(into, normalise, extremes, (intensities.low, intensities.high), dtype)
     return ResampledPlanes(planes, into, clip, depth)
 
 

@@ -42,8 +42,8 @@ def plan_route(
     Raises:
         UnsupportedError: The model can't be run by the streaming engine; the text says because of what.
     """
-    scheme, masked = configuration["normalization_schemes"][0], configuration["use_mask_for_norm"][0]
-    if scheme == _MASKED and masked:
+    schemes, masks = configuration["normalization_schemes"], configuration["use_mask_for_norm"]
+    if any(scheme == _MASKED and masked for scheme, masked in zip(schemes, masks, strict=True)):
         raise UnsupportedError("normalises within the non-zero mask only (use_mask_for_norm)")
     depth, height, width = (stop - start for start, stop in box)
     shape = (depth, height, width)

@@ -14,57 +14,66 @@ _BLOCK_VOXELS = 1 << 20  # 4 MB as float32, 8 MB as the float64 in which sums ar
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What one pass tells of a volume."""
+class Intensities:
+    """What a channel holds within the non-zero box."""
 
-    box: Box
-    """Of the voxels that are not zero; what is around it is background by nnU-Net's rule."""
     low: float
-    """Of the box, as all that follows."""
     high: float
     mean: float
     std: float
     """Of the population, in float64."""
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What one pass tells of a volume."""
+
+    box: Box
+    """Of the voxels that are not zero in any channel; what is around it is background by nnU-Net's rule."""
+    channels: tuple[Intensities, ...]
+
+
 def survey(image: Image) -> Survey:
     """Look at every voxel once, and twice where there is a border of zeros.
 
-    nnU-Net (``crop_to_nonzero``) fills the holes of the non-zero mask, which does not move its box.
+    nnU-Net (``crop_to_nonzero``) fills the holes of the non-zero mask, which does not move its box. A channel of one
+    value is let through beside others: a map of what is known before may be empty.
 
     Raises:
-        FailureError: VALIDATION_ERROR; a voxel is no finite number, there is none, or all are the same, which
-            nnU-Net would turn into an all-background mask without a word.
+        FailureError: VALIDATION_ERROR; a voxel is no finite number, there is none, or all of every channel are the
+            same, which nnU-Net would turn into an all-background mask without a word.
     """
     if math.prod(image.shape) == 0:
         raise FailureError(FailureCode.VALIDATION_ERROR, "volume: it has no voxels", hint="Check the file.")
     everything = whole(image.shape)
-    box = _Extent()
-    moments = _Moments()
-    for start, block in _blocks(image, everything):
-        _refuse_no_numbers(block, start)
-        box.add(start, block)
-        moments.add(block)
-    if moments.low == moments.high:
+    extent = _Extent()
+    moments = [_Moments() for _ in range(image.channels)]
+    for channel, of_channel in enumerate(moments):
+        for start, block in _blocks(image, everything, channel):
+            _refuse_no_numbers(block, start, channel if image.channels > 1 else None)
+            extent.add(start, block)
+            of_channel.add(block)
+    if all(one.low == one.high for one in moments):
         raise FailureError(
             FailureCode.VALIDATION_ERROR,
-            f"volume: every voxel has the value {moments.low:g}",
+            f"volume: every voxel has the value {', '.join(f'{one.low:g}' for one in moments)}",
             hint="There is nothing in it to segment; check that the right file was uploaded.",
         )
-    if box.box != everything:
-        moments = _Moments()
-        for _, block in _blocks(image, box.box):
-            moments.add(block)
-    return Survey(box.box, moments.low, moments.high, moments.mean, math.sqrt(moments.squares / moments.count))
+    if extent.box != everything:
+        moments = [_Moments() for _ in moments]
+        for channel, of_channel in enumerate(moments):
+            for _, block in _blocks(image, extent.box, channel):
+                of_channel.add(block)
+    return Survey(extent.box, tuple(one.result() for one in moments))
 
 
-def extremes_along(image: Image, box: Box, axis: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return minimum and maximum of each slice of a box across an axis of [z, y, x]."""
+def extremes_along(image: Image, channel: int, box: Box, axis: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return minimum and maximum of each slice of a channel's box across an axis of [z, y, x]."""
     first, last = box[axis]
     low = np.full(last - first, np.inf, dtype=np.float32)
     high = np.full(last - first, -np.inf, dtype=np.float32)
     others = tuple(other for other in range(len(box)) if other != axis)
-    for start, block in _blocks(image, box):
+    for start, block in _blocks(image, box, channel):
         place = slice(start[axis] - first, start[axis] - first + block.shape[axis])
         np.minimum(low[place], block.min(axis=others), out=low[place])
         np.maximum(high[place], block.max(axis=others), out=high[place])
@@ -110,18 +119,21 @@ class _Moments:
         self.mean += shift * block.size / total
         self.count = total
 
+    def result(self) -> Intensities:
+        return Intensities(self.low, self.high, self.mean, math.sqrt(self.squares / self.count))
 
-def _blocks(image: Image, box: Box) -> Iterator[tuple[tuple[int, int, int], NDArray[np.float32]]]:
-    """Read a box in blocks of rows, in the order of the file; each comes with the place of its first voxel."""
+
+def _blocks(image: Image, box: Box, channel: int) -> Iterator[tuple[tuple[int, int, int], NDArray[np.float32]]]:
+    """Read a channel's box in blocks of rows, in the order of the file; with each comes where its first voxel is."""
     (z0, z1), (y0, y1), (x0, x1) = box
     rows = max(1, _BLOCK_VOXELS // (x1 - x0))
     planes = max(1, rows // (y1 - y0))
     for z in range(z0, z1, planes):
         for y in range(y0, y1, rows):
-            yield (z, y, x0), image.read(((z, min(z + planes, z1)), (y, min(y + rows, y1)), (x0, x1)))
+            yield (z, y, x0), image.read(((z, min(z + planes, z1)), (y, min(y + rows, y1)), (x0, x1)), channel)
 
 
-def _refuse_no_numbers(block: NDArray[np.float32], start: tuple[int, int, int]) -> None:
+def _refuse_no_numbers(block: NDArray[np.float32], start: tuple[int, int, int], channel: int | None) -> None:
     finite = np.isfinite(block)
     if finite.all():
         return
@@ -129,7 +141,8 @@ def _refuse_no_numbers(block: NDArray[np.float32], start: tuple[int, int, int]) 
     z, y, x = (int(index) + first for index, first in zip(place, start, strict=True))
     raise FailureError(
         FailureCode.VALIDATION_ERROR,
-        f"volume: voxel [{x}, {y}, {z}] is {block[place]}; one such voxel spoils the whole result",
+        f"volume: voxel [{x}, {y}, {z}]{'' if channel is None else f' of channel {channel}'} is {block[place]}; "
+        "one such voxel spoils the whole result",
         hint="Replace NaN and infinite values, for example by the volume's mean, and upload it again.",
-        details={"voxel": [x, y, z]},
+        details={"voxel": [x, y, z]} | ({} if channel is None else {"channel": channel}),
     )

@@ -24,7 +24,7 @@ class IntensityRange:
 
 
 def check_intensities(volume: Volume) -> IntensityRange:
-    """Return the range of a volume's intensities, block by block in file order.
+    """Return the range of a volume's intensities over all channels, block by block in file order.
 
     Mean and squared deviations are joined by Chan, Golub and LeVeque's update (1979), which does not lose digits
     where the mean is large against the deviation.
@@ -52,20 +52,21 @@ def check_intensities(volume: Volume) -> IntensityRange:
 
 def _in_file_order(volume: Volume) -> NDArray[np.generic]:
     """A flat view in the order in which the file is read fastest."""
-    slowest_first = [3 - axis for axis in volume.header.axis_order[::-1]]  # 3, 2, 1 are the axes 0, 1, 2 of [z, y, x]
-    return volume.data.transpose(slowest_first).reshape(-1)
+    slowest_first = [4 - axis for axis in volume.header.axis_order[::-1]]  # 3, 2, 1: the axes 1, 2, 3 of [c, z, y, x]
+    return volume.data.transpose(0, *slowest_first).reshape(-1)
 
 
 def _not_finite(block: NDArray[np.float32], start: int, header: VolumeHeader) -> VolumeError:
     first = int(np.argmin(np.isfinite(block)))
     kind = "NaN" if np.isnan(block[first]) else "infinite, or too large for float32"
     fast, middle, _ = header.file_shape
-    place = start + first
+    channel, place = divmod(start + first, header.voxels)
+    where = f" of channel {channel}" if header.channels > 1 else ""
     in_file = (place % fast, place // fast % middle, place // (fast * middle))
     x, y, z = (in_file[header.axis_order.index(axis)] for axis in (1, 2, 3))
     return VolumeError(
         "voxels",
-        f"The voxel at X, Y, Z = {x}, {y}, {z} (counted from 0) is {kind}; every voxel must be a finite number.",
+        f"The voxel at X, Y, Z = {x}, {y}, {z}{where} (counted from 0) is {kind}; every voxel must be a finite number.",
         hint="Look for masked or padded regions, replace such voxels by the mean density, and upload the volume again.",
     )
 

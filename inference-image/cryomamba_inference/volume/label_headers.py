@@ -51,10 +51,12 @@ def mrc_label_header(like: VolumeHeader, dtype: LabelType, density: tuple[float,
 def nifti_label_header(like: VolumeHeader, dtype: LabelType) -> bytes:
     """Return 352 bytes: `like`'s header with type, scaling and display range replaced, and no extensions.
 
-    Affine, both codes, units, dimensions and text are kept.
+    Affine, both codes, units, dimensions and text are kept; of several channels' dimensions, those of one.
     """
     order = like.byte_order
     header = bytearray(like.header_bytes)
+    if like.channels > 1:
+        struct.pack_into(f"{order}8h", header, 40, len(like.shape), *like.shape, 1, 1, 1, 1)
     struct.pack_into(f"{order}2h", header, 70, *_NIFTI_TYPES[dtype])
     struct.pack_into(f"{order}3f", header, 108, MIN_OFFSET, 1.0, 0.0)  # vox_offset, scl_slope, scl_inter
     struct.pack_into(f"{order}2f", header, 124, 0.0, 0.0)  # cal_max, cal_min: the input's display range

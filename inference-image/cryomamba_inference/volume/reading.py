@@ -20,7 +20,7 @@ class Volume:
     """A tomogram whose header has passed the gate."""
 
     data: NDArray[np.generic]
-    """The voxels as stored, [z, y, x]: a read-only view of the mapped file, in the file's type and byte order."""
+    """The voxels as stored, [c, z, y, x]: a read-only view of the mapped file, in the file's type and byte order."""
     header: VolumeHeader
 
     @property
@@ -29,21 +29,27 @@ class Volume:
         x, y, z = self.header.shape
         return (z, y, x)
 
+    @property
+    def channels(self) -> int:
+        """How many intensities a voxel has."""
+        return self.header.channels
+
     def planes(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Return the intensities of the planes `start` to `stop` along Z, [z, y, x], scaled as the header says.
+        """Return the first channel's intensities in the planes `start` to `stop` along Z, scaled as the header says.
 
-        A fresh contiguous array in native byte order.
+        A fresh contiguous array [z, y, x] in native byte order.
         """
-        return as_intensities(self.data[start:stop], self.header.scale)
+        return as_intensities(self.data[0, start:stop], self.header.scale)
 
-    def read(self, box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]) -> NDArray[np.float32]:
-        """Return the intensities of a box as `planes` does.
+    def read(self, box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]], channel: int) -> NDArray[np.float32]:
+        """Return the intensities of a channel in a box, as `planes` does.
 
         Args:
             box: Start and stop along [z, y, x].
+            channel: Its number, from 0 on.
         """
         z, y, x = (slice(*edges) for edges in box)
-        return as_intensities(self.data[z, y, x], self.header.scale)
+        return as_intensities(self.data[channel, z, y, x], self.header.scale)
 
 
 def as_intensities(stored: NDArray[np.generic], scale: tuple[float, float]) -> NDArray[np.float32]:
@@ -85,11 +91,13 @@ def open_volume(path: Path, scratch: Path) -> Volume:
 
 def _mapped(path: Path, offset: int, header: VolumeHeader) -> NDArray[np.generic]:
     dtype = np.dtype(header.dtype).newbyteorder(header.byte_order)
-    in_file = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=header.file_shape[::-1])
+    shape = (header.channels, *header.file_shape[::-1])
+    in_file = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
     return in_zyx(in_file, header.axis_order)
 
 
 def in_zyx(in_file: NDArray[Item], axis_order: tuple[int, int, int]) -> NDArray[Item]:
-    """Return a view [z, y, x] of an array that is indexed as it lies in the file: slowest axis first."""
+    """Return a view [..., z, y, x] of an array that is indexed as it lies in the file: slowest axis first."""
     slowest_first = axis_order[::-1]
-    return in_file.transpose([slowest_first.index(axis) for axis in (3, 2, 1)])
+    ahead = in_file.ndim - len(slowest_first)
+    return in_file.transpose([*range(ahead), *(ahead + slowest_first.index(axis) for axis in (3, 2, 1))])

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from cryomamba_apiserver.adapters.job_table import JobTable
 from cryomamba_apiserver.auth import Scope
 from cryomamba_apiserver.ports.job_store import JobStatus
 from support.server_data import job_request
+from support.volume_files import nifti
 from support.waiting import until
 
 
@@ -276,3 +278,31 @@ def test_a_failed_job_cannot_be_cancelled(submit, ada, script):
 
 def test_a_job_that_is_not_there_cannot_be_cancelled(ada):
     assert ada.delete("/v1/jobs/job_aaaaaaaaaaaa").status_code == 404
+
+
+def test_a_file_of_several_channels_is_refused_where_the_model_takes_one(upload, submit):
+    volume = upload(nifti(dim=(4, 5, 4, 3, 2, 1, 1, 1)), "pair.nii").json()
+
+    answer = submit(file_id=volume["file_id"])
+
+    assert volume["metadata"]["shape"] == [5, 4, 3]
+    assert volume["metadata"]["channels"] == 2
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["retryable"]) == ("VALIDATION_ERROR", False)
+    assert error["message"] == "volume: it has 2 channels and the model takes one channel (density)"
+    assert "file of its own" in error["hint"]
+
+
+def test_a_file_of_one_channel_is_refused_where_the_model_takes_two(server, context, submit):
+    model = server.portal.call(context.catalogue.get, "demo")
+    # A model with two channels, as far as the server knows.
+    context.catalogue._facts[model.card.digest] = replace(model.facts, channel_names=("even", "odd"))
+
+    answer = submit()
+
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["message"] == "volume: it has one channel and the model takes 2 channels (even, odd)"
+    assert "4D NIfTI file, in this order: even, odd" in error["hint"]
+    assert error["details"] == {"field": "channels", "channels": 1, "model_channels": ["even", "odd"]}

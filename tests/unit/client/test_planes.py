@@ -32,6 +32,16 @@ def test_a_nifti_file_read_whole_and_by_its_middle_slice(tmp_path: Path, name: s
     assert np.array_equal(volume(path), VOXELS)
 
 
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+def test_of_several_channels_the_first_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    nibabel.save(nibabel.Nifti1Image(np.stack([VOXELS.T, -VOXELS.T], axis=3).astype(np.int16), np.eye(4)), path)
+
+    assert header_of(path).channels == 2
+    assert np.array_equal(middle_plane(path).values, VOXELS[3])
+    assert np.array_equal(volume(path), VOXELS)
+
+
 def test_axes_in_another_order_come_out_as_z_y_x(tmp_path: Path) -> None:
     path = tmp_path / "v.mrc"
     with mrcfile.new(path, VOXELS.transpose(1, 2, 0).astype(np.float32)) as file:  # Z fastest, X, Y slowest

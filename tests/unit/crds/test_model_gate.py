@@ -24,6 +24,7 @@ from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_gate import (
     ModelError,
     ModelFacts,
+    check_channels,
     check_runnable,
     count_tiles,
     digest_of,
@@ -516,11 +517,49 @@ def test_folds_that_are_not_there_are_refused_with_those_that_are(requested: lis
     assert "0, 1" in caught.value.failure.hint
 
 
-def test_models_of_several_channels_and_later_stages_cannot_be_run() -> None:
-    check_runnable(_facts())
+@pytest.mark.parametrize(
+    ("names", "channels", "words", "advice"),
+    [
+        (("density",), 2, "it has 2 channels and the model takes one channel (density)", "file of its own"),
+        (("even", "odd"), 1, "it has one channel and the model takes 2 channels (even, odd)", "order: even, odd"),
+        (("even", "odd"), 3, "it has 3 channels and the model takes 2 channels (even, odd)", "4D NIfTI"),
+    ],
+)
+def test_a_volume_of_other_channels_than_the_models_is_refused(
+    names: tuple[str, ...], channels: int, words: str, advice: str
+) -> None:
+    facts = replace(_facts(), channel_names=names)
+    check_channels(facts, len(names))
 
-    with pytest.raises(ModelError, match="2 channels"):
-        check_runnable(replace(_facts(), channel_names=("a", "b")))
+    with pytest.raises(FailureError) as refused:
+        check_channels(facts, channels)
+
+    failure = refused.value.failure
+    assert failure.code is FailureCode.VALIDATION_ERROR
+    assert words in failure.message
+    assert advice in failure.hint
+    assert failure.details == {"field": "channels", "channels": channels, "model_channels": list(names)}
+
+
+def test_a_model_whose_plans_leave_a_channel_out_is_refused() -> None:
+    dataset = {**DATASET, "channel_names": {"0": "even", "1": "odd"}}
+    configuration = CONFIGURATION | {
+        "normalization_schemes": ["CTNormalization"] * 2,
+        "use_mask_for_norm": [False] * 2,
+    }
+    given = PLANS["foreground_intensity_properties_per_channel"]["0"]
+    plans = PLANS | {
+        "configurations": {"3d_fullres": configuration},
+        "foreground_intensity_properties_per_channel": {"0": given, "2": given},
+    }
+
+    assert "there is no 1" in refusal_of(archive_of(plans=plans, dataset=dataset)).failure.message
+
+
+def test_later_stages_cannot_be_run() -> None:
+    check_runnable(_facts())
+    check_runnable(replace(_facts(), channel_names=("a", "b")))
+
     with pytest.raises(ModelError, match="3d_lowres"):
         check_runnable(replace(_facts(), previous_stage="3d_lowres"))
 

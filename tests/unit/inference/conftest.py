@@ -31,7 +31,7 @@ def _architecture(network: str, dimensions: int) -> dict[str, Any]:
 
 
 def _plans(
-    configuration: str, network: str, patch: list[int], spacing: list[float], transpose: list[int]
+    configuration: str, network: str, patch: list[int], spacing: list[float], transpose: list[int], channels: int
 ) -> dict[str, Any]:
     resampling: dict[str, Any] = {}
     for name, order, is_seg in (("data", 3, False), ("seg", 1, True), ("probabilities", 1, False)):
@@ -48,7 +48,13 @@ def _plans(
         "transpose_backward": [transpose.index(axis) for axis in range(3)],
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {
-            "0": {"mean": 0.1, "std": 1.1, "percentile_00_5": -2.5, "percentile_99_5": 2.5}
+            str(channel): {
+                "mean": 0.1 + channel,
+                "std": 1.1 + channel,
+                "percentile_00_5": -2.5 - channel,
+                "percentile_99_5": 2.5,
+            }
+            for channel in range(channels)
         },
         "configurations": {
             configuration: {
@@ -57,8 +63,8 @@ def _plans(
                 "batch_size": 2,
                 "patch_size": patch,
                 "spacing": spacing,
-                "normalization_schemes": ["ZScoreNormalization"],
-                "use_mask_for_norm": [False],
+                "normalization_schemes": ["ZScoreNormalization"] * channels,
+                "use_mask_for_norm": [False] * channels,
                 **resampling,
                 "architecture": _architecture(network, len(patch)),
                 "batch_dice": False,
@@ -82,6 +88,7 @@ def write_model() -> Callable[..., Path]:
         dataset: dict[str, Any] | None = None,
         mirroring: tuple[int, ...] | None = None,
         heads: int = 3,
+        configuration: str | None = None,
         plans_changes: Callable[[dict[str, Any]], None] | None = None,
     ) -> Path:
         import json  # torch takes seconds: only tests that use it wait for it
@@ -90,14 +97,15 @@ def write_model() -> Callable[..., Path]:
         import torch
         from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-        configuration = "3d_fullres" if len(patch) == 3 else "2d"
+        configuration = configuration or ("3d_fullres" if len(patch) == 3 else "2d")
         spacing = spacing or (2.0, 1.0, 1.5)[-len(patch) :]
-        plans = _plans(configuration, network, list(patch), list(spacing), list(transpose))
         dataset = dataset or {
             "channel_names": {"0": "density"},
             "labels": {"background": 0, "membrane": 1, "particle": 2},
             "file_ending": ".nii.gz",
         }
+        channels = len(dataset["channel_names"])
+        plans = _plans(configuration, network, list(patch), list(spacing), list(transpose), channels)
         architecture = plans["configurations"][configuration]["architecture"]
         for number, fold in enumerate(folds):
             torch.manual_seed(100 + number)
@@ -105,7 +113,7 @@ def write_model() -> Callable[..., Path]:
                 architecture["network_class_name"],
                 architecture["arch_kwargs"],
                 architecture["_kw_requires_import"],
-                len(dataset["channel_names"]),
+                channels,
                 heads,
                 deep_supervision=True,
             )

@@ -87,22 +87,13 @@ def test_weights_of_another_network_are_refused_by_name(write_model: Callable[..
     assert "another training" in caught.value.failure.hint
 
 
-def test_a_model_with_two_channels_is_refused(write_model: Callable[..., Path], tmp_path: Path) -> None:
-    def two_channels(configuration: dict[str, Any]) -> None:
-        configuration["normalization_schemes"] *= 2
-        configuration["use_mask_for_norm"] *= 2
-
+def test_the_network_of_a_model_with_two_channels_takes_two(write_model: Callable[..., Path], tmp_path: Path) -> None:
     dataset = {"channel_names": {"0": "a", "1": "b"}, "labels": {"background": 0, "x": 1, "y": 2}}
-    folder = write_model(tmp_path / "m", dataset=dataset, plans_changes=two_channels)
-    plans = folder / "plans.json"
-    plans.write_text(
-        plans.read_text().replace(
-            '"0": {"mean"', '"1": {"mean": 0, "std": 1, "percentile_00_5": 0, "percentile_99_5": 1}, "0": {"mean"'
-        )
-    )
 
-    with pytest.raises(ModelError, match="2 channels"):
-        load_model(folder, "all", CPU)
+    model = load_model(write_model(tmp_path / "m", dataset=dataset), "all", CPU)
+
+    assert model.facts.channel_names == ("a", "b")
+    assert model.network(torch.zeros(1, 2, 16, 16, 16)).shape == (1, 3, 16, 16, 16)
 
 
 def test_a_stage_of_a_cascade_is_refused(write_model: Callable[..., Path], tmp_path: Path) -> None:

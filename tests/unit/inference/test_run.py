@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import mrcfile
+import nibabel
 import numpy as np
 import pytest
 
@@ -204,6 +205,66 @@ def test_mirroring_and_inversion_change_what_the_network_sees(task, run):
     assert np.array_equal(plain, again)
     assert not np.array_equal(plain, inverted)
     assert not np.array_equal(plain, single)
+
+
+@pytest.fixture
+def two_channels(task, write_model, tmp_path) -> SimpleNamespace:
+    """A task for a model of two channels, whose input is a 4D NIfTI file; the model's folder, and the voxels."""
+    names = {"background": 0, "membrane": 1, "particle": 2}
+    folder = write_model(
+        tmp_path / "two", dataset={"channel_names": {"0": "even", "1": "odd"}, "labels": names}, mirroring=(0,)
+    )
+    digest = pack_model(folder, tmp_path / "two.zip")
+    data = np.random.default_rng(4).normal(size=(2, 18, 20, 24)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(data.T, np.diag([13.48, 13.48, 13.48, 1])), tmp_path / "input.nii.gz")
+    plain = task()
+    store, key = Path(plain.store.root), keys.model_archive("two", digest)
+    (store / key).parent.mkdir(parents=True)
+    (store / key).write_bytes((tmp_path / "two.zip").read_bytes())
+    (store / plain.input_key).write_bytes((tmp_path / "input.nii.gz").read_bytes())
+    card = plain.model.card.model_copy(update={"digest": digest})
+    reference = ModelReference(name="two", key=key, card=card, cache=plain.model.cache)
+    return SimpleNamespace(plain=plain, task=plain.model_copy(update={"model": reference}), folder=folder, data=data)
+
+
+def test_volumes_of_one_file_are_the_channels_of_a_model(two_channels, run):
+    from torch import device
+
+    from cryomamba_inference.model import load_model
+    from support.nnunet_reference import nnunet_predictor
+
+    def labels(todo: Task) -> np.ndarray:
+        result = nibabel.load(run(todo).prefix / "segmentation.nii.gz")
+        assert result.shape == (24, 20, 18)
+        assert result.header.get_zooms() == pytest.approx((13.48, 13.48, 13.48))
+        return np.asanyarray(result.dataobj).T
+
+    todo, data = two_channels.task, two_channels.data
+    inverted = todo.model_copy(
+        update={
+            "job_uid": "other",
+            "params": InferenceParams(invert=True),
+            "output_prefix": keys.attempt_prefix("other", 1),
+        }
+    )
+    predictor = nnunet_predictor(load_model(two_channels.folder, "all", device("cpu")), 0.5, mirroring=True)
+    properties = {"spacing": [2.0, 1.0, 1.5]}
+
+    # nnU-Net sums in float16: near-ties may differ.
+    found = labels(todo)
+    assert np.mean(found != predictor.predict_single_npy_array(data, properties)) < 0.01
+    assert np.mean(labels(inverted) != predictor.predict_single_npy_array(-data, properties)) < 0.01
+    # The second channel counts.
+    first_alone = np.stack([data[0], -data[1]])
+    assert np.mean(found != predictor.predict_single_npy_array(first_alone, properties)) > 0.05
+
+
+def test_a_file_of_other_channels_than_the_models_is_refused(two_channels, run):
+    with pytest.raises(FailureError, match=r"it has 2 channels and the model takes one channel \(density\)") as refused:
+        run(two_channels.plain)
+
+    assert refused.value.failure.code is FailureCode.VALIDATION_ERROR
+    assert "file of its own" in refused.value.failure.hint
 
 
 def test_an_unknown_voxel_size_leaves_the_physical_maps_empty(task, run):

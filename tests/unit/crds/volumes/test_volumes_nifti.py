@@ -23,8 +23,9 @@ REFUSED = {
     "an image": ({"dim": (2, 5, 4, 1, 1, 1, 1, 1)}, "dim", "2 dimension(s) (5 x 4)"),
     "no depth": ({"dim": (3, 5, 4, 0, 1, 1, 1, 1)}, "dim", "5 x 4 x 0"),
     "negative width": ({"dim": (3, -5, 4, 3, 1, 1, 1, 1)}, "dim", "-5 x 4 x 3"),
-    "two volumes": ({"dim": (4, 5, 4, 3, 2, 1, 1, 1)}, "dim", "2 volumes"),
-    "a vector field": ({"dim": (5, 5, 4, 3, 1, 3, 1, 1)}, "dim", "3 volumes"),
+    "more volumes than channels": ({"dim": (4, 5, 4, 3, 65, 1, 1, 1)}, "dim", "65 volumes"),
+    "a vector field": ({"dim": (5, 5, 4, 3, 1, 3, 1, 1)}, "dim", "more than four dimensions (5 x 4 x 3 x 1 x 3)"),
+    "fewer channels than claimed": ({"dim": (4, 5, 4, 3, 2, 1, 1, 1), "data": bytes(475)}, "size", "5 x 4 x 3 x 2"),
     "complex": ({"datatype": 32, "bitpix": 64}, "datatype", "complex64"),
     "colour": ({"datatype": 128, "bitpix": 24}, "datatype", "RGB"),
     "undefined type": ({"datatype": 3}, "datatype", "not defined"),
@@ -133,7 +134,24 @@ def test_spacing_is_pixdim_with_micrometres_converted_and_all_else_taken_as_angs
 
 @pytest.mark.parametrize("rank", [4, 5, 6, 7])
 def test_further_dimensions_of_one_are_accepted(nifti: Build, read: Read, rank: int) -> None:
-    assert read(nifti(dim=(rank, 5, 4, 3, 1, 1, 1, 1))).shape == (5, 4, 3)
+    header = read(nifti(dim=(rank, 5, 4, 3, 1, 1, 1, 1)))
+
+    assert (header.shape, header.channels) == ((5, 4, 3), 1)
+    assert "channels" not in header.facts()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("rank", [4, 5, 7])
+def test_volumes_along_the_fourth_dimension_are_channels(
+    nifti: Build, read: Read, gzipped: Gzipped, rank: int, *, compress: bool
+) -> None:
+    content = nifti(dim=(rank, 5, 4, 3, 6, 1, 1, 1))
+
+    header = read(gzipped(content) if compress else content)
+
+    assert (header.shape, header.channels, header.voxels) == ((5, 4, 3), 6, 60)
+    assert header.data_bytes == 6 * 60 * 4
+    assert header.facts()["channels"] == "6"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,10 @@ def labels(count: int, **more: int) -> dict[str, Any]:
     return {"channel_names": {"0": "density"}, "labels": names, "file_ending": ".nii.gz"}
 
 
+def of_channels(*names: str, dataset: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {**(dataset or labels(3)), "channel_names": {str(number): name for number, name in enumerate(names)}}
+
+
 REGIONS = {
     "channel_names": {"0": "density"},
     "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "dot": 3},
@@ -50,7 +54,15 @@ class Case:
     """In the plans' unit; None: as the plans have it."""
     border: int = 0
     """Voxels of zeros around the volume."""
+    first_border: int = 0
+    """Voxels of zeros around the first channel, within the volume that the others fill."""
+    picture: bool = False
+    """Whole numbers from 0 to 255."""
     batch: int = 1
+
+    @property
+    def channels(self) -> int:
+        return len(self.model.get("dataset", {"channel_names": "0"})["channel_names"])
 
 
 def resampled_by(function: str, **arguments: Any) -> Callable[[dict[str, Any]], None]:
@@ -62,8 +74,8 @@ def resampled_by(function: str, **arguments: Any) -> Callable[[dict[str, Any]], 
     return change
 
 
-def normalised_by(scheme: str) -> Callable[[dict[str, Any]], None]:
-    return lambda configuration: configuration.update(normalization_schemes=[scheme])
+def normalised_by(*schemes: str, **more: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda configuration: configuration.update(normalization_schemes=list(schemes), **more)
 
 
 ANISOTROPIC = {"spacing": (4.0, 1.0, 1.0)}
@@ -107,16 +119,72 @@ CASES = {
     "CT": Case((20, 18, 22), {"plans_changes": normalised_by("CTNormalization")}),
     "rescaled": Case((20, 18, 22), {"plans_changes": normalised_by("RescaleTo01Normalization")}, border=1),
     "not normalised": Case((20, 18, 22), {"plans_changes": normalised_by("NoNormalization")}),
+    "a picture": Case((20, 18, 22), {"plans_changes": normalised_by("RGBTo01Normalization")}, picture=True),
+    "low resolution": Case(
+        (24, 33, 29), {"configuration": "3d_lowres", "spacing": (3.0, 1.9, 2.4), "patch": (12, 16, 16)}
+    ),
+    "regions, an ignore label": Case(
+        (18, 21, 20), {"dataset": {**REGIONS, "labels": {**REGIONS["labels"], "ignore": 4}}, "heads": 3}
+    ),
+    "two channels": Case((21, 26, 19), {"dataset": of_channels("density", "map")}),
+    "three channels, each normalised in its way": Case(
+        (18, 22, 25),
+        {
+            "dataset": of_channels("CT", "bytes", "as it is"),
+            # A mask says nothing to these three.
+            "plans_changes": normalised_by(
+                "CTNormalization", "RGBTo01Normalization", "NoNormalization", use_mask_for_norm=[True, True, True]
+            ),
+        },
+        picture=True,
+        batch=2,
+    ),
+    "two channels, resampled, a border of zeros that is wider in one": Case(
+        (19, 25, 22),
+        {
+            "dataset": of_channels("density", "map"),
+            "plans_changes": normalised_by("ZScoreNormalization", "RescaleTo01Normalization"),
+        },
+        voxel_size=(1.9, 1.2, 1.6),
+        border=2,
+        first_border=3,
+    ),
+    "two channels, resampled from slices far apart": Case(
+        (9, 28, 30), {"dataset": of_channels("density", "map")}, voxel_size=(1.3, 0.8, 4.1)
+    ),
+    "two channels, transposed, regions": Case(
+        (15, 20, 18),
+        {
+            "dataset": of_channels("density", "map", dataset=REGIONS),
+            "transpose": (2, 0, 1),
+            "patch": (8, 16, 24),
+        },
+        step_size=0.75,
+        voxel_size=(1.4, 1.1, 2.2),
+    ),
+    "three channels, slices across y": Case(
+        (21, 11, 26),
+        {"dataset": of_channels("a", "b", "c"), "patch": (16, 24), "transpose": (1, 0, 2), "folds": ("0", "1")},
+        first_border=1,
+    ),
 }
 
 
 def blobs(case: Case) -> NDArray[np.float32]:
-    """Return a volume in which labels form patches."""
+    """Return a volume [c, z, y, x] in which labels form patches."""
     rng = np.random.default_rng(7)
-    coarse = rng.normal(size=[edge // 4 + 1 for edge in case.shape])
-    fine = coarse.repeat(4, axis=0).repeat(4, axis=1).repeat(4, axis=2)
-    image = fine[tuple(slice(edge) for edge in case.shape)] + 0.3 * rng.normal(size=case.shape) + 0.5
-    return np.pad(image.astype(np.float32), case.border)
+    channels = []
+    for number in range(case.channels):
+        coarse = rng.normal(size=[edge // 4 + 1 for edge in case.shape])
+        fine = coarse.repeat(4, axis=0).repeat(4, axis=1).repeat(4, axis=2)
+        image = fine[tuple(slice(edge) for edge in case.shape)] + 0.3 * rng.normal(size=case.shape) + 0.5
+        if case.picture:
+            image = np.rint((60 * image + 100).clip(0, 255))
+        if number == 0 and case.first_border:
+            within = (slice(case.first_border, -case.first_border),) * image.ndim
+            image = np.pad(image[within], case.first_border)
+        channels.append(np.pad((1 + number) * image if not case.picture else image, case.border))
+    return np.stack(channels).astype(np.float32)
 
 
 @pytest.fixture
@@ -152,13 +220,13 @@ def test_labels_are_those_of_a_whole_volume_in_float64(
         exact, _ = work_for(model, image, case, dtype=torch.float64, probabilities=True)
         logits = collect(stream(exact)).probabilities
     predictor = nnunet_predictor(model, case.step_size, case.mirroring)
-    theirs = predictor.predict_single_npy_array(image[None], {"spacing": list(spacing)})
+    theirs = predictor.predict_single_npy_array(image, {"spacing": list(spacing)})
 
     error = np.abs(logits - truth.logits).max() / np.abs(truth.logits).max()
     differing, peer = ours != truth.labels, theirs != truth.labels
-    print(f"{request.node.callspec.id}: ours {differing.sum()}, nnU-Net {peer.sum()} of {image.size}; {error:.1e}")
+    print(f"{request.node.callspec.id}: ours {differing.sum()}, nnU-Net {peer.sum()} of {ours.size}; {error:.1e}")
     assert error < 1e-9
-    assert differing.sum() <= max(3, 1e-5 * image.size)
+    assert differing.sum() <= max(3, 1e-5 * ours.size)
     assert (truth.margin[differing] < NEAR_TIE).all()
     assert differing.sum() <= max(3, peer.sum())
     assert np.array_equal(ours, again)
@@ -169,7 +237,13 @@ def test_labels_are_those_of_a_whole_volume_in_float64(
     "case",
     [
         pytest.param(CASES[name], id=name)
-        for name in ("a patch of 16, prime sizes", "a border of zeros, resampled", "slices across y", "three folds")
+        for name in (
+            "a patch of 16, prime sizes",
+            "a border of zeros, resampled",
+            "slices across y",
+            "three folds",
+            "two channels, resampled from slices far apart",
+        )
     ],
 )
 def test_a_run_from_any_plane_on_gives_the_same_to_the_last_bit(
@@ -179,7 +253,7 @@ def test_a_run_from_any_plane_on_gives_the_same_to_the_last_bit(
     work, _ = work_for(model, image, case, probabilities=True)
     whole = collect(stream(work))
 
-    for first in range(1, image.shape[0], 5):
+    for first in range(1, len(whole.labels), 5):
         labels, probabilities = [], []
         for event in stream(work, first=first):
             if hasattr(event, "labels"):

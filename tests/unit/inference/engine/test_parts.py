@@ -13,7 +13,7 @@ from skimage.transform import resize
 from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_inference.engine.deciding import Heads, decide_on_device, decide_on_host
 from cryomamba_inference.engine.host_resampling import HostResampler
-from cryomamba_inference.engine.image import ArrayImage, whole
+from cryomamba_inference.engine.image import ArrayImage, InvertedImage, read_whole, whole
 from cryomamba_inference.engine.normalisation import normalisation
 from cryomamba_inference.engine.resampling import Resampling, Rule, UnsupportedError, choose_resampling, piece
 from cryomamba_inference.engine.slabs import Place, ResampledSlabs
@@ -181,25 +181,67 @@ def test_the_survey_takes_its_figures_from_within_the_border_of_zeros() -> None:
     found = survey(ArrayImage(image))
 
     assert found.box == ((2, 11), (0, 11), (4, 17))
-    assert (found.low, found.high) == (inside.min(), inside.max())
-    assert found.mean == pytest.approx(inside.mean(dtype=np.float64), rel=1e-14)
-    assert found.std == pytest.approx(inside.std(dtype=np.float64), rel=1e-12)
-    low, high = extremes_along(ArrayImage(image), found.box, 1)
+    [channel] = found.channels
+    assert (channel.low, channel.high) == (inside.min(), inside.max())
+    assert channel.mean == pytest.approx(inside.mean(dtype=np.float64), rel=1e-14)
+    assert channel.std == pytest.approx(inside.std(dtype=np.float64), rel=1e-12)
+    low, high = extremes_along(ArrayImage(image), 0, found.box, 1)
     assert np.array_equal(low, inside.min(axis=(0, 2)))
     assert np.array_equal(high, inside.max(axis=(0, 2)))
+
+
+def test_the_survey_keeps_a_voxel_where_any_channel_is_not_zero_and_tells_each_channel_by_itself() -> None:
+    rng = np.random.default_rng(6)
+    image = np.zeros((3, 8, 9, 10), np.float32)
+    image[0, 2:5, 1:8, 3:9] = rng.normal(5, 1, (3, 7, 6))
+    image[1, 3:7, 2:6, 3:7] = rng.normal(-40, 9, (4, 4, 4))
+
+    found = survey(ArrayImage(image))
+
+    assert found.box == ((2, 7), (1, 8), (3, 9))
+    for channel, values in zip(found.channels, image[:, 2:7, 1:8, 3:9], strict=True):
+        assert (channel.low, channel.high) == (values.min(), values.max())
+        assert channel.mean == pytest.approx(values.mean(dtype=np.float64), rel=1e-13)
+        assert channel.std == pytest.approx(values.std(dtype=np.float64), rel=1e-12)
+
+
+def test_the_survey_says_in_which_channel_a_voxel_is_no_number() -> None:
+    image = np.ones((2, 3, 4, 5), np.float32)
+    image[1, 2, 1, 4] = np.nan
+
+    with pytest.raises(FailureError, match=r"\[4, 1, 2\] of channel 1") as refused:
+        survey(ArrayImage(image))
+
+    assert refused.value.failure.details == {"voxel": [4, 1, 2], "channel": 1}
+
+
+def test_channels_of_one_value_each_hold_nothing_to_segment() -> None:
+    image = np.stack([np.full((3, 4, 5), 7, np.float32), np.zeros((3, 4, 5), np.float32)])
+
+    with pytest.raises(FailureError, match="value 7, 0"):
+        survey(ArrayImage(image))
+
+
+def test_every_channel_is_inverted() -> None:
+    image = np.random.default_rng(7).normal(size=(2, 3, 4, 5)).astype(np.float32)
+
+    inverted = InvertedImage(ArrayImage(image))
+
+    assert np.array_equal(read_whole(inverted), -image)
+    assert np.array_equal(inverted.read(((1, 3), (0, 2), (2, 5)), 1), -image[1, 1:3, 0:2, 2:5])
 
 
 def test_the_survey_of_a_large_volume_is_taken_block_by_block() -> None:
     image = np.random.default_rng(5).normal(50, 2, (3, 1100, 1300)).astype(np.float32)
 
-    found = survey(ArrayImage(image))
+    [found] = survey(ArrayImage(image)).channels
 
     assert found.mean == pytest.approx(image.mean(dtype=np.float64), rel=1e-14)
     assert found.std == pytest.approx(image.std(dtype=np.float64), rel=1e-12)
 
 
 def test_a_volume_that_is_no_picture_of_bytes_is_refused_where_the_model_takes_those() -> None:
-    found = survey(ArrayImage(np.linspace(-1, 300, 64, dtype=np.float32).reshape(4, 4, 4)))
+    [found] = survey(ArrayImage(np.linspace(-1, 300, 64, dtype=np.float32).reshape(4, 4, 4))).channels
 
     with pytest.raises(FailureError, match="0 to 255") as refused:
         normalisation("RGBTo01Normalization", found, {})
@@ -210,7 +252,7 @@ def test_a_volume_that_is_no_picture_of_bytes_is_refused_where_the_model_takes_t
 def test_extremes_of_sixteen_bits_are_normalised_without_overflow() -> None:
     image = np.full((4, 4, 4), -32768, np.float32)
     image[0] = 32767
-    found = survey(ArrayImage(image))
+    [found] = survey(ArrayImage(image)).channels
     values = image.copy()
 
     normalisation("ZScoreNormalization", found, {})(values)

@@ -99,6 +99,12 @@ def outlook_for(*arguments: Any) -> Outlook:
             {"step_size": 1.0, "mirroring": False, "spacing_policy": "nm"},
             id="resampled",
         ),
+        pytest.param(
+            {"spacing": (1.5, 1.2, 1.3), "dataset": {**labels(3), "channel_names": {"0": "a", "1": "b", "2": "c"}}},
+            (50, 280, 300),
+            {"step_size": 1.0, "mirroring": False, "spacing_policy": "nm"},
+            id="three channels, resampled",
+        ),
     ],
 )
 def test_memory_is_no_more_than_was_told_and_not_much_less(
@@ -109,7 +115,8 @@ def test_memory_is_no_more_than_was_told_and_not_much_less(
     options: dict[str, Any],
 ) -> None:
     folder = write_model(tmp_path / "m", patch=(16, 32, 32), **variation)
-    np.save(tmp_path / "volume.npy", np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    channels = len(variation.get("dataset", labels(3))["channel_names"])
+    np.save(tmp_path / "volume.npy", np.random.default_rng(0).normal(size=(channels, *shape)).astype(np.float32))
 
     told = outlook_for(folder, shape, Options(**options), EVERYTHING, "cpu", (1.0, 1.0, 1.0)).memory.host_bytes
     command = [sys.executable, "-c", MEASURE, str(folder), str(tmp_path / "volume.npy"), repr(options)]
@@ -300,6 +307,15 @@ def test_the_command_fails_where_main_memory_does_not_hold_it(
     assert refused.exit_code == 1
     assert json.loads(refused.stdout)["free_host_bytes"] == 1_000_000
     assert "of main memory" in refused.stderr
+
+
+def test_the_command_refuses_a_volume_of_other_channels_than_the_models(
+    write_model: Callable[..., Path], tmp_path: Path, tomogram: Path
+) -> None:
+    folder = write_model(tmp_path / "m", dataset={**labels(3), "channel_names": {"0": "even", "1": "odd"}})
+
+    with pytest.raises(FailureError, match=r"one channel and the model takes 2 channels \(even, odd\)"):
+        CliRunner().invoke(app, [str(tomogram), "-m", str(folder)], catch_exceptions=False)
 
 
 def test_the_command_names_what_keeps_a_model_from_streaming(

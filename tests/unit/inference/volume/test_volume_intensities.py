@@ -104,3 +104,12 @@ def test_checking_holds_a_block_and_not_the_volume(write_mrc: WriteMrc, opened: 
     tracemalloc.stop()
 
     assert peak < 30_000_000
+
+
+def test_the_channel_of_a_voxel_that_is_no_number_is_told(tmp_path: Path, opened: Opened) -> None:
+    data = np.random.default_rng(9).normal(size=(5, 4, 3, 2)).astype(np.float32)
+    data[4, 1, 2, 1] = np.nan
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / "input.nii")
+
+    with pytest.raises(VolumeError, match="X, Y, Z = 4, 1, 2 of channel 1"):
+        check_intensities(opened(tmp_path / "input.nii"))

@@ -79,7 +79,7 @@ def test_the_result_keeps_the_files_order_of_axes(
 
     np.testing.assert_array_equal(data, labels.transpose(slowest_first))
     assert {name: header[name] for name in fields} == fields
-    np.testing.assert_array_equal(opened(tmp_path / "segmentation.mrc").data, labels)
+    np.testing.assert_array_equal(opened(tmp_path / "segmentation.mrc").data[0], labels)
 
 
 def test_the_header_of_a_real_map_survives_field_by_field(
@@ -234,6 +234,22 @@ def test_the_file_appears_only_when_it_is_complete(tmp_path: Path, emd_3197: Pat
         assert not path.exists()
 
     assert path.exists()
+
+
+def test_labels_of_several_channels_are_one_volume_of_the_same_grid(tmp_path: Path, opened: Opened) -> None:
+    affine = np.diag([13.48, 13.48, 13.48, 1])
+    affine[:3, 3] = (5, 6, 7)
+    channels = np.zeros((5, 4, 3, 2), np.float32)
+    nibabel.save(nibabel.Nifti1Image(channels, affine), tmp_path / "input.nii")
+    labels = np.arange(60).reshape(3, 4, 5) % 3
+
+    with open_labels(tmp_path / "segmentation.nii.gz", opened(tmp_path / "input.nii"), 2) as writer:
+        writer.write(0, labels)
+
+    result = nibabel.load(tmp_path / "segmentation.nii.gz")
+    assert result.shape == (5, 4, 3)
+    np.testing.assert_array_equal(np.asanyarray(result.dataobj).transpose(), labels)
+    np.testing.assert_allclose(result.affine, affine, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

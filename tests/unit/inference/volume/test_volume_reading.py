@@ -39,7 +39,7 @@ def test_every_mode_is_read_as_it_was_written(
 
     volume = opened(write_mrc(data, order=order, extended=extended))
 
-    np.testing.assert_array_equal(volume.data, data)
+    np.testing.assert_array_equal(volume.data[0], data)
     assert volume.data.dtype.name == dtype
     planes = volume.planes(1, 3)
     np.testing.assert_array_equal(planes, data[1:3].astype(np.float32))
@@ -54,13 +54,13 @@ def test_unsigned_bytes_of_imod_are_read_unsigned(write_mrc: WriteMrc, opened: O
     data = voxels("uint8")
     path = write_mrc(data, order=order, imod_flags=0)
 
-    np.testing.assert_array_equal(opened(path).data, data)
+    np.testing.assert_array_equal(opened(path).data[0], data)
 
 
 def test_bytes_that_imod_flags_as_signed_are_read_signed(write_mrc: WriteMrc, opened: Opened) -> None:
     data = voxels("int8")
 
-    np.testing.assert_array_equal(opened(write_mrc(data, imod_flags=1)).data, data)
+    np.testing.assert_array_equal(opened(write_mrc(data, imod_flags=1)).data[0], data)
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations((1, 2, 3))))
@@ -72,7 +72,7 @@ def test_any_order_of_axes_is_brought_into_z_y_x(
 
     volume = opened(write_mrc(truth.transpose(slowest_first), mapc=axes[0], mapr=axes[1], maps=axes[2]))
 
-    np.testing.assert_array_equal(volume.data, truth)
+    np.testing.assert_array_equal(volume.data[0], truth)
     assert volume.shape == truth.shape
     np.testing.assert_array_equal(volume.planes(0, 2), truth[:2].astype(np.float32))
 
@@ -106,14 +106,14 @@ def test_a_volume_of_more_than_2_to_the_31_voxels_is_read_at_its_far_end(write_m
 
     volume = opened(path)
 
-    assert volume.data[2199, 999, 999] == 42
-    assert volume.data[2199, 999, 998] == 0
+    assert volume.data[0, 2199, 999, 999] == 42
+    assert volume.data[0, 2199, 999, 998] == 0
 
 
 def test_a_real_map_reads_as_mrcfile_reads_it(emd_3197: Path, opened: Opened) -> None:
     volume = opened(emd_3197)
 
-    np.testing.assert_array_equal(volume.data, mrcfile.read(emd_3197))
+    np.testing.assert_array_equal(volume.data[0], mrcfile.read(emd_3197))
 
 
 @pytest.mark.parametrize("name", ["input.nii", "input.nii.gz"])
@@ -134,7 +134,7 @@ def test_every_type_of_nifti_reads_as_nibabel_reads_it_transposed(
     volume = opened(tmp_path / name)
 
     assert volume.header.byte_order == order
-    np.testing.assert_array_equal(volume.data, np.asanyarray(theirs.dataobj).transpose())
+    np.testing.assert_array_equal(volume.data[0], np.asanyarray(theirs.dataobj).transpose())
     expected = theirs.get_fdata().transpose((2, 1, 0)).astype(np.float32)
     np.testing.assert_array_equal(volume.planes(0, volume.shape[0]), expected)
     assert volume.header.voxel_size_nm == pytest.approx((1.348, 1.348, 1.348))
@@ -159,7 +159,23 @@ def test_an_extension_before_the_voxels_is_skipped(tmp_path: Path, opened: Opene
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"made by hand" * 20))
     nibabel.save(image, tmp_path / "input.nii.gz")
 
-    np.testing.assert_array_equal(opened(tmp_path / "input.nii.gz").data, data.transpose())
+    np.testing.assert_array_equal(opened(tmp_path / "input.nii.gz").data[0], data.transpose())
+
+
+@pytest.mark.parametrize("name", ["input.nii", "input.nii.gz"])
+def test_volumes_one_after_another_are_the_channels_of_one(tmp_path: Path, opened: Opened, name: str) -> None:
+    data = np.random.default_rng(8).integers(-999, 999, (5, 4, 3, 2)).astype(np.int16)
+    image = nibabel.Nifti1Image(data, np.diag([13.48, 13.48, 13.48, 1]))
+    image.header.set_slope_inter(0.5, -12.5)
+    nibabel.save(image, tmp_path / name)
+
+    volume = opened(tmp_path / name)
+
+    expected = nibabel.load(tmp_path / name).get_fdata().transpose((3, 2, 1, 0)).astype(np.float32)
+    assert (volume.shape, volume.channels) == ((3, 4, 5), 2)
+    for channel in (0, 1):
+        np.testing.assert_array_equal(volume.read(((1, 3), (0, 4), (2, 5)), channel), expected[channel, 1:3, :, 2:5])
+    np.testing.assert_array_equal(volume.planes(0, 3), expected[0])
 
 
 def test_a_bad_file_is_refused_by_the_gate_and_leaves_nothing_in_scratch(tmp_path: Path) -> None:
