@@ -84,6 +84,7 @@ FIELDS = {
     "CreateJob.params": "How the network is run.",
     "CreateJob.preview_config": "Pictures on the way.",
     "JobParams.save_probabilities": "Keep the classes' probabilities as an artifact, `probabilities.npz`.",
+    "JobParams.object_table": "Keep a table of all connected components as an artifact, `objects.csv`.",
     "PreviewParams.enabled": "Whether there are pictures on the way.",
     "PreviewParams.interval_seconds": "The least time between two pictures, in seconds.",
     "PreviewParams.downsample_factor": "How many voxels become one along each edge.",

@@ -71,7 +71,13 @@ class ApiServer:
             spec = {
                 "input": {"fileId": "file_abc123def456"},
                 "model": "membranes",
-                "inference": {"tileStepPercent": 50, "mirroring": True, "saveProbabilities": False, "invert": False},
+                "inference": {
+                    "tileStepPercent": 50,
+                    "mirroring": True,
+                    "saveProbabilities": False,
+                    "objectTable": False,
+                    "invert": False,
+                },
                 "preview": {"enabled": True, "intervalSeconds": 5, "downsampleFactor": 4},
                 "resources": {"gpus": 1, "memory": "16Gi", "cpu": "2"},
                 "maxAttempts": 3,

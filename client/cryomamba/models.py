@@ -25,6 +25,8 @@ class JobParams(_Request):
     disable_tta: bool = False
     """True: no mirroring."""
     save_probabilities: bool = False
+    object_table: bool = False
+    """A row for each connected component, as `objects.csv`."""
     spacing_policy: SpacingPolicy | None = None
     """None: what the model says."""
     voxel_size: VoxelSize | None = None

@@ -62,6 +62,25 @@ class Statistics(_Message):
     surface_area_nm2: dict[str, float]
 
 
+class BoundingBox(_Message):
+    """The smallest box of whole voxels around something: the first and the last voxel, [X, Y, Z], both inside."""
+
+    first: tuple[int, int, int]
+    last: tuple[int, int, int]
+
+
+class Measurements(Statistics):
+    """All that is measured, keyed by the label's number. A label that does not occur has no box and no centroid."""
+
+    component_counts: dict[str, int] = Field(default_factory=dict)
+    """Pieces of the label: voxels that touch by a face, an edge or a corner are of one. (Empty in older documents.)"""
+    bounding_boxes: dict[str, BoundingBox] = Field(default_factory=dict)
+    centroids_voxels: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
+    """Mean index of the voxels, [X, Y, Z]; the middle of the volume's first voxel is at (0, 0, 0)."""
+    centroids_nm: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
+    """The same times the voxel size; empty where that is unknown."""
+
+
 class LabelLegend(_Message):
     """How a label is called and shown."""
 
@@ -69,7 +88,7 @@ class LabelLegend(_Message):
     colour: str
 
 
-class StatisticsDocument(Statistics):
+class StatisticsDocument(Measurements):
     """The artifact `statistics.json`: the measurements and what is needed to read them."""
 
     labels: dict[str, LabelLegend]

@@ -88,6 +88,7 @@ class Inference(_KubeModel):
     ] = 50
     mirroring: Annotated[bool, Field(description="Test-time augmentation along the axes the model mirrors.")] = True
     save_probabilities: Annotated[bool, Field(description="Keep the probabilities as an artifact.")] = False
+    object_table: Annotated[bool, Field(description="Keep a table of all connected components as an artifact.")] = False
     spacing_policy: Annotated[
         SpacingPolicy | None,
         Field(description="How the voxel size meets the plan's unitless spacing; absent: what the model's card says."),

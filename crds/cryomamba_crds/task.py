@@ -26,6 +26,8 @@ class InferenceParams(_Strict):
     mirroring: bool = True
     """Test-time augmentation along the axes that the model was trained for."""
     save_probabilities: bool = False
+    object_table: bool = False
+    """A row for each connected component, as `objects.csv`."""
     spacing_policy: SpacingPolicy | None = None
     """None: what the model's card says."""
     voxel_size_nm: VoxelSize | None = None

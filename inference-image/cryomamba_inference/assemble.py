@@ -1,4 +1,4 @@
-"""Turns slabs of labels into the files that a user downloads: labels, statistics, probabilities."""
+"""Turns slabs of labels into the files that a user downloads: labels, statistics, objects, probabilities."""
 
 import shutil
 import zipfile
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cryomamba_crds.model_card import ModelCard
 from cryomamba_crds.report import LabelLegend, StatisticsDocument
 from cryomamba_crds.task import VoxelSize
+from cryomamba_inference.objects import OBJECTS_NAME, ObjectWriter
 from cryomamba_inference.statistics import LabelStatistics
 from cryomamba_inference.volume import LabelWriter, Volume, open_labels, result_content_type, result_name
 
@@ -45,6 +46,13 @@ class Wanted:
     classes: Sequence[int] | None
     """Numbers of the classes whose probabilities are wanted, in their order; None: they are not."""
     folder: Path
+    objects: bool = False
+    """Whether `objects.csv` is wanted."""
+
+    @property
+    def size_nm(self) -> VoxelSize | None:
+        """Edge lengths of a voxel along X, Y, Z; None where neither the user nor the header knows them."""
+        return self.voxel_size_nm or self.volume.header.voxel_size_nm
 
 
 class Results:
@@ -53,13 +61,14 @@ class Results:
     Memory is needed for no more than a slab.
     """
 
-    def __init__(self, wanted: Wanted, writer: LabelWriter, arrays: Sequence[BinaryIO]) -> None:
+    def __init__(self, wanted: Wanted, writer: LabelWriter, arrays: Sequence[BinaryIO], table: TextIO | None) -> None:
         self._wanted = wanted
         self._writer = writer
         self._arrays = arrays
-        self._size = wanted.voxel_size_nm or wanted.volume.header.voxel_size_nm
-        ids = [label.id for label in wanted.card.labels]
-        self._measured = LabelStatistics(wanted.volume.shape, ids, self._size)
+        names = {label.id: label.name for label in wanted.card.labels}
+        shape, size = wanted.volume.shape, wanted.size_nm
+        objects = ObjectWriter(table, names, shape, size) if table else None
+        self._measured = LabelStatistics(shape, list(names), size, objects.write if objects else None)
         self._plane: NDArray[np.integer] | None = None
 
     def add(self, start: int, labels: NDArray[np.integer], probabilities: NDArray[np.float16] | None) -> None:
@@ -95,15 +104,17 @@ class Results:
         return StatisticsDocument(
             **self._measured.result().model_dump(),
             labels={str(label.id): LabelLegend(name=label.name, colour=label.colour) for label in wanted.card.labels},
-            voxel_size_nm=self._size,
-            voxel_size_source="override" if wanted.voxel_size_nm else "header" if self._size else "unknown",
+            voxel_size_nm=wanted.size_nm,
+            voxel_size_source="override" if wanted.voxel_size_nm else "header" if wanted.size_nm else "unknown",
             warnings=list(wanted.volume.header.warnings),
         )
 
     def files(self) -> list[ResultFile]:
-        """Return labels and probabilities as files, once `open_results` has been left."""
+        """Return labels, objects and probabilities as files, once `open_results` has been left."""
         header = self._wanted.volume.header
         files = [ResultFile(self._wanted.folder / result_name(header), result_content_type(header))]
+        if self._wanted.objects:
+            files.append(ResultFile(self._wanted.folder / OBJECTS_NAME, "text/csv"))
         if self._wanted.classes is not None:
             files.append(_pack_probabilities(self._wanted.classes, self._wanted.volume.shape, self._wanted.folder))
         return files
@@ -111,12 +122,15 @@ class Results:
 
 @contextmanager
 def open_results(wanted: Wanted) -> Iterator[Results]:
-    """Open the label file and, where probabilities are wanted, an array a class beside it."""
+    """Open the label file and beside it, where they are wanted, the table of objects and an array a class."""
     path = wanted.folder / result_name(wanted.volume.header)
     highest = max(label.id for label in wanted.card.labels)
     with open_labels(path, wanted.volume, highest) as writer, ExitStack() as stack:
         arrays = [stack.enter_context(_array(wanted.folder, number).open("wb")) for number in wanted.classes or ()]
-        yield Results(wanted, writer, arrays)
+        table = None
+        if wanted.objects:
+            table = stack.enter_context((wanted.folder / OBJECTS_NAME).open("w", encoding="utf-8", newline=""))
+        yield Results(wanted, writer, arrays, table)
 
 
 def write_statistics(document: StatisticsDocument, folder: Path) -> ResultFile:

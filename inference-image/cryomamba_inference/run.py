@@ -132,7 +132,15 @@ class Runner:
         params = task.params
         # Overlapping regions have no background.
         classes = [*([] if facts.regions else [0]), *facts.label_names] if params.save_probabilities else None
-        return Wanted(volume, task.model.card, params.voxel_size_nm, preview.plane, classes, self.scratch)
+        return Wanted(
+            volume,
+            task.model.card,
+            params.voxel_size_nm,
+            preview.plane,
+            classes,
+            self.scratch,
+            objects=params.object_table,
+        )
 
     def _segment(
         self, task: Task, what: tuple[Volume, Model], plane: int, restored: Restored

@@ -1,12 +1,13 @@
-"""How much of a volume each label fills and how large its surface is, in one pass over the volume along Z."""
+"""Where a label is, how much it fills, in how many pieces, and its surface: in one pass over the volume along Z."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryomamba_crds.report import Statistics
+from cryomamba_crds.report import BoundingBox, Measurements
+from cryomamba_inference.components import ComponentFinder, ComponentTable
 from cryomamba_inference.surface import weight_table
 
 _BLOCK_VOXELS = 1 << 18
@@ -17,21 +18,22 @@ _TOP_BYTE = np.uint64(56)
 
 
 class LabelStatistics:
-    """Voxel counts, volumes and surface areas of labels, gathered from slabs handed over in the order of Z.
+    """Counts, volumes, surfaces, components and places of labels, gathered from slabs handed over in the order of Z.
 
     The surface of a label is where it meets anything else: background or another label. What is outside the volume
     counts as background, so that the face along which the volume's border cuts an object belongs to its surface; this
     is the convention of ITK and MorphoLibJ. The result does not depend on how the volume is cut into slabs, bit for
     bit.
 
-    Beside the slab itself, memory is needed for four planes of labels and at most 12 MB, the latter where labels meet
-    at every voxel.
+    Beside the slab itself, memory is needed for ten bytes a voxel of a plane and 20 MB. Where labels are noise it is up
+    to 100 MB more: there are rows for all components within the two million voxels that are looked at in one go.
 
     Args:
         shape_zyx: Shape of the whole volume.
         label_ids: Every label of the model; 0 is background and is left out. Voxels with another number are part of no
             surface and are not counted.
-        voxel_size_nm: Edge lengths of a voxel along X, Y, Z; None where they are unknown: then only voxels are counted.
+        voxel_size_nm: Edge lengths of a voxel along X, Y, Z; None where they are unknown: then nothing is told in nm.
+        on_components: Is given every component, in the order of their last voxels, as soon as it is complete.
 
     Raises:
         ValueError: An extent or a voxel size is not positive.
@@ -42,6 +44,7 @@ class LabelStatistics:
         shape_zyx: tuple[int, int, int],
         label_ids: Sequence[int],
         voxel_size_nm: tuple[float, float, float] | None,
+        on_components: Callable[[ComponentTable], None] | None = None,
     ) -> None:
         if min(shape_zyx) < 1:
             raise ValueError(f"a volume of shape {shape_zyx} has no voxels")
@@ -54,6 +57,10 @@ class LabelStatistics:
         self._histograms = {label: np.zeros(256, dtype=np.int64) for label in self._label_ids}
         self._last_plane = np.zeros((1, shape_zyx[1] + 2, shape_zyx[2]), dtype=np.uint8)
         self._labels_of_last_block: set[int] = set()
+        self._components = ComponentFinder(shape_zyx, self._label_ids, self._take_components)
+        self._on_components = on_components
+        self._totals = ComponentTable.blank(len(self._label_ids))
+        self._component_counts = np.zeros(len(self._label_ids), np.int64)
 
     def add(self, slab: NDArray[np.integer]) -> None:
         """Takes the next planes of the volume.
@@ -74,17 +81,18 @@ class LabelStatistics:
         planes = max(1, _BLOCK_VOXELS // math.prod(self._shape[1:]))
         for start in range(0, len(slab), planes):
             self._add_block(slab[start : start + planes])
+        self._components.add(slab)
         self._planes_seen += len(slab)
         if self._planes_seen == self._shape[0]:
             # What follows the last plane is outside the volume.
             self._add_block(np.zeros((1, *self._shape[1:]), dtype=slab.dtype))
 
-    def result(self) -> Statistics:
+    def result(self) -> Measurements:
         """Tells what was measured, once all planes are in.
 
         Returns:
-            Counts in voxels, volumes in nm3 and surface areas in nm2 for every label, 0 for one that does not occur;
-            the last two empty where the voxel size is unknown.
+            For every label its voxels, components, volume in nm3 and surface area in nm2, 0 for one that does not
+            occur; for those that do, box and centroid. What is in nm is empty where the voxel size is unknown.
 
         Raises:
             ValueError: Planes are missing.
@@ -92,14 +100,37 @@ class LabelStatistics:
         if self._planes_seen != self._shape[0]:
             raise ValueError(f"{self._planes_seen} of {self._shape[0]} planes were handed over")
         counts = {str(label): self._counts[label] for label in self._label_ids}
-        if self._voxel_size_nm is None or self._weights is None:
-            return Statistics(label_counts=counts, physical_volume_nm3={}, surface_area_nm2={})
-        voxel_nm3 = math.prod(self._voxel_size_nm)
-        return Statistics(
+        present = self._totals.pick(self._totals.voxels > 0)
+        names = [str(label) for label in present.label]
+        measured = Measurements(
             label_counts=counts,
-            physical_volume_nm3={label: count * voxel_nm3 for label, count in counts.items()},
-            surface_area_nm2={str(label): float(self._histograms[label] @ self._weights) for label in self._label_ids},
+            physical_volume_nm3={},
+            surface_area_nm2={},
+            component_counts=dict(zip(counts, self._component_counts.tolist(), strict=True)),
+            bounding_boxes={
+                name: BoundingBox(first=first, last=last)
+                for name, first, last in zip(names, present.first.tolist(), present.last.tolist(), strict=True)
+            },
+            centroids_voxels=_named(names, present.centroids),
         )
+        if self._voxel_size_nm is None or self._weights is None:
+            return measured
+        voxel_nm3 = math.prod(self._voxel_size_nm)
+        areas = {str(label): float(self._histograms[label] @ self._weights) for label in self._label_ids}
+        return measured.model_copy(
+            update={
+                "physical_volume_nm3": {label: count * voxel_nm3 for label, count in counts.items()},
+                "surface_area_nm2": areas,
+                "centroids_nm": _named(names, present.centroids * self._voxel_size_nm),
+            }
+        )
+
+    def _take_components(self, table: ComponentTable) -> None:
+        rows = np.searchsorted(self._label_ids, table.label)
+        self._totals.merge(rows, table)
+        np.add.at(self._component_counts, rows, 1)
+        if self._on_components:
+            self._on_components(table)
 
     def _add_block(self, block: NDArray[np.integer]) -> None:
         counts = {label: int(np.count_nonzero(block == label)) for label in self._label_ids}
@@ -122,6 +153,10 @@ class LabelStatistics:
             # bit 56 + k; all others of its terms fall below bit 56 or out of the word, and no two meet.
             inside = (corners == label).view("<u8").ravel()
             self._histograms[label] += np.bincount((inside * _GATHER_BITS >> _TOP_BYTE).view(np.int64), minlength=256)
+
+
+def _named(names: Sequence[str], places: NDArray[np.float64]) -> dict[str, tuple[float, float, float]]:
+    return {name: (x, y, z) for name, (x, y, z) in zip(names, places.tolist(), strict=True)}
 
 
 def _mixed_neighbourhoods(box: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -28,6 +28,7 @@ class JobParams(RequestBody):
     ] = 0.5
     disable_tta: Annotated[bool, Field(description="Switch mirroring off: faster, a little less accurate.")] = False
     save_probabilities: bool = False
+    object_table: bool = False
     spacing_policy: Annotated[
         SpacingPolicy | None,
         Field(description="How the voxel size meets the model's unitless spacing; null: what the model's card says."),
@@ -76,6 +77,7 @@ class JobParams(RequestBody):
             step_size=params.step_size,
             disable_tta=not params.mirroring,
             save_probabilities=params.save_probabilities,
+            object_table=params.object_table,
             spacing_policy=params.spacing_policy,
             voxel_size=params.voxel_size_nm,
             invert=params.invert,
@@ -88,6 +90,7 @@ class JobParams(RequestBody):
             step_size=self.step_size,
             mirroring=not self.disable_tta,
             save_probabilities=self.save_probabilities,
+            object_table=self.object_table,
             spacing_policy=self.spacing_policy,
             voxel_size_nm=self.voxel_size,
             invert=self.invert,

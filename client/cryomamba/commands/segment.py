@@ -41,6 +41,9 @@ def segment(  # noqa: PLR0913 - the options of the command
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Fetch the probabilities too; large.")
     ] = False,
+    object_table: Annotated[
+        bool, typer.Option("--object-table", help="Fetch a table of all connected components too, objects.csv.")
+    ] = False,
     spacing_policy: Annotated[
         Literal["ignore", "angstrom", "nm"] | None,
         typer.Option(help="How the voxel size meets the model's; the model says by default.", show_default=False),
@@ -81,6 +84,7 @@ def segment(  # noqa: PLR0913 - the options of the command
         step_size=step_size,
         disable_tta=no_mirroring,
         save_probabilities=save_probabilities,
+        object_table=object_table,
         spacing_policy=spacing_policy,
         voxel_size=chosen_voxel_size,
         invert=invert,

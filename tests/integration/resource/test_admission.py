@@ -47,6 +47,7 @@ OUT_OF_BOUNDS = [
     ("inference.tileStepPercent", "50", "must be of type integer"),
     ("inference.mirroring", "yes", "must be of type boolean"),
     ("inference.saveProbabilities", 1, "must be of type boolean"),
+    ("inference.objectTable", 1, "must be of type boolean"),
     ("inference.spacingPolicy", "pm", "Unsupported value"),
     ("inference.voxelSizeNm", ["1.3", "1.3"], "at least 3 items"),
     ("inference.voxelSizeNm", ["1.3", "1.3", "1.3", "1.3"], "at most 3 items"),
@@ -249,7 +250,13 @@ def test_a_plain_job_is_taken_and_its_defaults_are_filled_in(control_plane_names
     assert control_plane_namespace.get("segjob", "tomogram")["spec"] == {
         "input": {"fileId": FILE},
         "model": "demo",
-        "inference": {"tileStepPercent": 50, "mirroring": True, "saveProbabilities": False, "invert": False},
+        "inference": {
+            "tileStepPercent": 50,
+            "mirroring": True,
+            "saveProbabilities": False,
+            "objectTable": False,
+            "invert": False,
+        },
         "preview": {"enabled": True, "intervalSeconds": 5, "downsampleFactor": 4},
         "resources": {"gpus": 1, "memory": "16Gi", "cpu": "2"},
         "maxAttempts": 3,

@@ -13,6 +13,7 @@ _PARAMS = st.builds(
     step_size=st.integers(10, 100).map(lambda percent: percent / 100),
     mirroring=st.booleans(),
     save_probabilities=st.booleans(),
+    object_table=st.booleans(),
     spacing_policy=st.sampled_from([None, "ignore", "nm"]),
     voxel_size_nm=st.none() | st.tuples(_EDGES, _EDGES, _EDGES),
     invert=st.booleans(),

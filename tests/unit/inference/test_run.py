@@ -1,5 +1,6 @@
 """One attempt at a job, with a tiny model of random weights and a store that is a directory."""
 
+import csv
 import hashlib
 import json
 import subprocess
@@ -11,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
+import cc3d
 import mrcfile
 import nibabel
 import numpy as np
@@ -116,6 +118,13 @@ def test_a_task_becomes_labels_statistics_and_a_picture(task, run, volume):
     assert statistics.physical_volume_nm3["1"] == pytest.approx(statistics.label_counts["1"] * 1.348**3)
     assert statistics.voxel_size_source == "header"
     assert statistics.labels["2"].name == "particle"
+    for label in (1, 2):
+        box = statistics.bounding_boxes[str(label)]
+        places = np.argwhere(labels == label)[:, ::-1]
+        assert (box.first, box.last) == (tuple(places.min(axis=0)), tuple(places.max(axis=0)))
+        assert statistics.centroids_voxels[str(label)] == pytest.approx(places.mean(axis=0))
+        assert statistics.centroids_nm[str(label)] == pytest.approx(places.mean(axis=0) * 1.348)
+        assert statistics.component_counts[str(label)] == cc3d.connected_components(labels == label).max()
     assert Manifest.model_validate_json((done.store / keys.job_manifest("uid")).read_text()) == done.manifest
 
 
@@ -171,6 +180,23 @@ def test_probabilities_of_overlapping_regions_have_no_background(task, model, tm
         assert np.array_equal(archive["2"], probabilities[0])
         assert np.array_equal(archive["1"], probabilities[1])
     assert not list(tmp_path.glob("probabilities-*"))
+
+
+def test_a_table_of_objects_is_an_artifact_when_asked_for(task, run):
+    done = run(task(object_table=True))
+
+    (artifact,) = [artifact for artifact in done.manifest.artifacts if artifact.name == "objects.csv"]
+    assert artifact.content_type == "text/csv"
+    with (done.store / artifact.key).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    statistics = StatisticsDocument.model_validate_json((done.prefix / "statistics.json").read_text())
+    for label, name in (("1", "membrane"), ("2", "particle")):
+        own = [row for row in rows if row["label"] == label]
+        assert {row["name"] for row in own} == {name}
+        assert [int(row["component"]) for row in own] == list(range(1, statistics.component_counts[label] + 1))
+        assert sum(int(row["volume_voxels"]) for row in own) == statistics.label_counts[label]
+        volume_nm3 = sum(float(row["volume_nm3"]) for row in own)
+        assert volume_nm3 == pytest.approx(statistics.physical_volume_nm3[label])
 
 
 def test_the_receipt_says_what_the_result_was_made_from(task, run):
@@ -322,7 +348,7 @@ def test_a_job_that_is_stopped_at_any_tile_goes_on_there_and_ends_with_the_same_
     from cryomamba_inference.engine.network import TileNetwork
     from cryomamba_inference.run import Runner
 
-    once = task(np.random.default_rng(2).normal(size=(70, 20, 24)).astype(np.float32))
+    once = task(np.random.default_rng(2).normal(size=(70, 20, 24)).astype(np.float32), object_table=True)
     predict, rng = TileNetwork.predict, np.random.default_rng(3)
     left, tiles = [10**9], [0]
 
@@ -342,9 +368,8 @@ def test_a_job_that_is_stopped_at_any_tile_goes_on_there_and_ends_with_the_same_
         todo = once.model_copy(update={"attempt": number, "job_uid": uid, "output_prefix": prefix})
         store = Path(todo.store.root)
         Runner(DirectoryStorage(store), LineReporter(StringIO()), scratch).run(todo)
-        return (store / todo.output_prefix / "segmentation.mrc").read_bytes() + (
-            store / todo.output_prefix / "statistics.json"
-        ).read_bytes()
+        files = ("segmentation.mrc", "statistics.json", "objects.csv")
+        return b"".join((store / todo.output_prefix / name).read_bytes() for name in files)
 
     undisturbed = attempt(1, "undisturbed")
     all_tiles, stops = tiles[0], 0

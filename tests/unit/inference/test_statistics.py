@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from cryomamba_crds.report import Statistics
+from cryomamba_crds.report import BoundingBox, Measurements
 from cryomamba_inference.statistics import LabelStatistics
 from cryomamba_inference.surface import DIRECTIONS, direction_weights
 
@@ -21,7 +21,7 @@ CUBIC = (1.348, 1.348, 1.348)
 ANISOTROPIC = [(1.0, 1.0, 2.0), (2.0, 1.0, 1.0), (1.0, 1.5, 0.7), (0.8, 0.8, 2.4)]
 
 
-def measure(volume: Labels, voxel_size: Triple | None = CUBIC, labels: tuple[int, ...] = (1,)) -> Statistics:
+def measure(volume: Labels, voxel_size: Triple | None = CUBIC, labels: tuple[int, ...] = (1,)) -> Measurements:
     depth, height, width = volume.shape
     statistics = LabelStatistics((depth, height, width), labels, voxel_size)
     statistics.add(volume)
@@ -170,10 +170,31 @@ def test_counts_and_volumes_are_those_of_the_voxels() -> None:
     assert result.surface_area_nm2["2"] > 0
 
 
-def test_of_an_unknown_voxel_size_only_counts_are_told() -> None:
-    result = measure(np.ones((2, 2, 2), dtype=np.uint8), None)
+def test_of_an_unknown_voxel_size_nothing_is_told_in_nanometres() -> None:
+    result = measure(np.ones((2, 3, 4), dtype=np.uint8), None)
 
-    assert result == Statistics(label_counts={"1": 8}, physical_volume_nm3={}, surface_area_nm2={})
+    assert result == Measurements(
+        label_counts={"1": 24},
+        physical_volume_nm3={},
+        surface_area_nm2={},
+        component_counts={"1": 1},
+        bounding_boxes={"1": BoundingBox(first=(0, 0, 0), last=(3, 2, 1))},
+        centroids_voxels={"1": (1.5, 1.0, 0.5)},
+        centroids_nm={},
+    )
+
+
+def test_places_are_told_along_x_y_z_and_components_by_label() -> None:
+    volume = np.zeros((5, 6, 7), dtype=np.uint8)
+    volume[1, 2, 3:5] = 2
+    volume[3:5, 5, 6] = 2
+
+    result = measure(volume, (1.0, 2.0, 0.5), labels=(1, 2))
+
+    assert result.component_counts == {"1": 0, "2": 2}
+    assert result.bounding_boxes == {"2": BoundingBox(first=(3, 2, 1), last=(6, 5, 4))}
+    assert result.centroids_voxels == {"2": (4.75, 3.5, 2.25)}
+    assert result.centroids_nm == {"2": (4.75, 7.0, 1.125)}
 
 
 def test_the_face_between_two_touching_labels_belongs_to_both() -> None:
@@ -279,13 +300,28 @@ def test_a_volume_without_voxels_is_refused() -> None:
         LabelStatistics((3, 0, 2), (1,), CUBIC)
 
 
-def test_memory_stays_within_four_planes_and_twelve_megabytes() -> None:
-    slab = np.random.default_rng(1).integers(0, 4, (2, 1024, 1024)).astype(np.uint8)
-    statistics = LabelStatistics((1000, 1024, 1024), (1, 2, 3), CUBIC)
+def peak_memory(slab: Labels) -> int:
+    statistics = LabelStatistics((1000, *slab.shape[1:]), (1, 2, 3), CUBIC)
     tracemalloc.start()
-
     statistics.add(slab)
-
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak <= 4 * slab[0].nbytes + 12e6
+    return peak
+
+
+def test_memory_is_ten_bytes_a_voxel_of_a_plane_and_twenty_megabytes() -> None:
+    slab = np.zeros((4, 1024, 1024), dtype=np.uint8)
+    slab[1:, 100:400, 200:800] = 1
+    slab[:, 500:900, 200:800] = 2
+
+    assert peak_memory(slab) <= 10 * slab[0].size + 20e6
+    assert peak_memory(np.zeros((1, 2048, 2048), dtype=np.uint8)) <= 10 * 2048**2 + 20e6
+
+
+@pytest.mark.parametrize("filled", [0.1, 0.75])
+def test_memory_for_noise_is_a_hundred_megabytes_more(filled: float) -> None:
+    rng = np.random.default_rng(1)
+    shape = (6, 1024, 1024)
+    slab = np.where(rng.random(shape) < filled, rng.integers(1, 4, shape), 0).astype(np.uint8)
+
+    assert peak_memory(slab) <= 10 * slab[0].size + 120e6
