@@ -84,18 +84,22 @@ class LiveProgress:
 
 
 def statistics_table(statistics: StatisticsFile) -> Table:
-    """Every label with its voxels, volume and surface; the physical columns only where the voxel size is known."""
+    """Every label with its voxels, components, volume and surface; columns only for what is known."""
     physical = bool(statistics.physical_volume_nm3)
     table = Table()
     table.add_column("Label", justify="right")
     table.add_column("Name")
     table.add_column("Voxels", justify="right")
+    if statistics.component_counts:
+        table.add_column("Components", justify="right")
     if physical:
         table.add_column("Volume (nm³)", justify="right")
         table.add_column("Surface (nm²)", justify="right")
     for number, count in sorted(statistics.label_counts.items(), key=lambda item: int(item[0])):
         legend = statistics.labels.get(number)
         row = [number, legend.name if legend else "", f"{count:,}"]
+        if statistics.component_counts:
+            row.append(_measure(statistics.component_counts, number))
         if physical:
             row += [_measure(statistics.physical_volume_nm3, number), _measure(statistics.surface_area_nm2, number)]
         table.add_row(*row)
@@ -115,7 +119,7 @@ def show_result(console: Console, result: Segmentation) -> None:
         console.print(f"  {file}", soft_wrap=True)
 
 
-def _measure(values: Mapping[str, float], number: str) -> str:
+def _measure(values: Mapping[str, float] | Mapping[str, int], number: str) -> str:
     return f"{values[number]:,.0f}" if number in values else "-"
 
 

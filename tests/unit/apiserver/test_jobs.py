@@ -279,6 +279,7 @@ def test_the_second_job_of_a_model_is_estimated_from_the_first(submit, status):
         ({"params": {"voxel_size": [1, 0, 1]}}, 400, "body.params.voxel_size.1"),
         ({"params": {"voxel_size": [1, 1, 1.23456789012]}}, 400, "body.params.voxel_size"),
         ({"params": {"voxel_size": [1, 1, 1e6]}}, 400, "body.params.voxel_size"),
+        ({"params": {"object_table": 2}}, 400, "body.params.object_table"),
         ({"params": {"tta": True}}, 400, "body.params.tta"),
         ({"preview_config": {"downsample_factor": 0}}, 400, "body.preview_config.downsample_factor"),
     ],

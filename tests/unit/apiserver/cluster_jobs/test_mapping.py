@@ -92,12 +92,15 @@ def test_a_resource_without_a_status_is_a_queued_job():
 
 def test_a_resource_of_kubectl_is_shown_in_the_words_of_the_api():
     wish = {"folds": ["0", "all"], "tileStepPercent": 30, "mirroring": False, "voxelSizeNm": ["1.5", "1", "1"]}
+    wish["objectTable"] = True
 
     record = record_of(resource("tomogram-7", spec={"inference": wish}))
 
     params = JobParams.from_inference(record.request.params)
     assert record.job_id == "tomogram-7"
-    assert params == JobParams(folds=[0, "all"], step_size=0.3, disable_tta=True, voxel_size=(1.5, 1, 1))
+    assert params == JobParams(
+        folds=[0, "all"], step_size=0.3, disable_tta=True, object_table=True, voxel_size=(1.5, 1, 1)
+    )
 
 
 def test_what_a_newer_version_writes_is_passed_over():
