@@ -95,6 +95,9 @@ def _segment(
         _log.warning("memory: %s", step)
     yield Tick("preprocess", 0, outlook.memory.tiles, _nothing_yet(model, image.shape), fitting.steps)
     found = survey(image)
+    for name, channel in zip(facts.channel_names, found.channels, strict=True):
+        if channel.low == channel.high:
+            _log.warning("channel %s has the value %g in every voxel", name, channel.low)
     if outlook.route is None:
         _log.warning("the model %s: nnU-Net's own predictor has to run it, whole in memory", outlook.because)
         from cryomamba_inference.engine.stock import segment_whole  # noqa: PLC0415 - a second and 100 MB to import

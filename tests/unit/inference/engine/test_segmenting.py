@@ -174,6 +174,19 @@ def test_several_channels_go_through_it_as_well(
     assert np.mean(ours.ticks[-1].partial_labels() != ours.labels[5]) < 0.01
 
 
+def test_a_channel_of_one_value_is_told_and_is_as_if_it_were_zero(
+    write_model: Callable[..., Path], tmp_path: Path, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_model(write_model(tmp_path / "m", dataset=TWO_CHANNELS), "all", CPU)
+    density = volume((10, 16, 16))
+
+    with caplog.at_level("WARNING"):
+        ours = run(model, np.stack([density, np.full_like(density, 0.3)]))
+
+    assert "channel odd has the value 0.3 in every voxel" in caplog.text
+    assert np.array_equal(ours.labels, run(model, np.stack([density, np.zeros_like(density)])).labels)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_volume_of_other_channels_than_the_models_is_refused_before_it_is_read(
     write_model: Callable[..., Path], tmp_path: Path, channels: int
