@@ -13,9 +13,27 @@ from support.kubernetes import CRD, Kubectl, is_running, tool
 from support.product_images import ProductImages, loaded
 from support.s3 import new_bucket, session_minio
 
+_TESTS = Path(__file__).parent
+
 # A busy machine is no failure, and a failure can be repeated.
 settings.register_profile("cryomamba", deadline=None, derandomize=True)
 settings.load_profile("cryomamba")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay together where several processes share them out (`--dist loadgroup`).
+
+    All that need the test cluster do, since there is one; of the others, those of a package or a module whose fixtures
+    last as long.
+    """
+    for item in items:
+        if "_cluster_goes_at_the_end" in getattr(item, "fixturenames", ()):
+            group = "cluster"
+        elif item.path.is_relative_to(_TESTS / "conformance"):
+            group = "conformance"
+        else:
+            group = item.path.relative_to(_TESTS).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
