@@ -11,7 +11,7 @@ ABOUT_JOBS = ("test_jobs.py", "test_websocket.py", "test_artifacts.py")
 """The others are about what both profiles share."""
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_reference_holds_for_jobs_of_a_cluster(control_plane):
     done = subprocess.run(
         [
