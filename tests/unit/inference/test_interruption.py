@@ -1,0 +1,145 @@
+"""Runners, as real processes, that are ended at random tiles of their work; others go on with it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+import pytest
+
+from cryomamba_crds import keys
+from cryomamba_crds.failures import ExitCode
+from cryomamba_crds.model_card import Label, ModelCard
+from cryomamba_crds.model_gate import pack_model
+from cryomamba_crds.report import Manifest, Report
+from cryomamba_crds.task import CheckpointParams, DirectoryStore, InferenceParams, ModelReference, Task
+from support.warm_runners import ONE_THREAD, WarmRunners, warm_runners
+
+AT_EVERY_SLAB = CheckpointParams(interval_seconds=0, share_of_time=1)
+LABELS = [Label(id=1, name="membrane", colour="#56b4e9"), Label(id=2, name="particle", colour="#e69f00")]
+
+
+@pytest.fixture(scope="module")
+def runners() -> Iterator[WarmRunners]:
+    with warm_runners() as runners:
+        yield runners
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path]) -> Callable[..., Task]:
+    """Makes tasks for a model and a volume of 8 rows of 4 tiles, which are in a store."""
+    folder = tmp_path_factory.mktemp("store")
+    packed = folder / "model.zip"
+    digest = pack_model(write_model(folder / "result", mirroring=(0,)), packed)
+    archive, source = folder / keys.model_archive("tiny", digest), folder / keys.file_volume("f")
+    for path in (archive, source):
+        path.parent.mkdir(parents=True)
+    packed.rename(archive)
+    with mrcfile.new(source) as mrc:
+        mrc.set_data(np.random.default_rng(2).normal(size=(70, 20, 24)).astype(np.float32))
+        mrc.voxel_size = 13.48
+    card = ModelCard(labels=LABELS, spacing_policy="ignore", contrast="dark", digest=digest)
+
+    def make(uid: str, attempt: int, checkpoint: CheckpointParams, *, probabilities: bool) -> Task:
+        key = keys.model_archive("tiny", digest)
+        return Task(
+            job_id="job_aaaaaaaaaaaa",
+            job_uid=uid,
+            attempt=attempt,
+            input_key=keys.file_volume("f"),
+            model=ModelReference(name="tiny", key=key, card=card, cache=str(folder / "cache")),
+            params=InferenceParams(save_probabilities=probabilities),
+            checkpoint=checkpoint,
+            store=DirectoryStore(root=str(folder)),
+            output_prefix=keys.attempt_prefix(uid, attempt),
+            device="cpu",
+        )
+
+    return make
+
+
+def written(task: Task) -> list[str]:
+    """Return the arguments of a runner, as a workstation's server gives them."""
+    path = Path(task.store.root) / f"{task.job_uid}-{task.attempt}.json"
+    path.write_text(task.model_dump_json())
+    return ["--stop-on-stdin-eof", str(path)]
+
+
+def results(task: Task) -> SimpleNamespace:
+    """Return what the job has, all but what tells of the attempt itself."""
+    store = Path(task.store.root)
+    manifest = Manifest.model_validate_json((store / keys.job_manifest(task.job_uid)).read_text())
+    files = {artifact.name: (store / artifact.key).read_bytes() for artifact in manifest.artifacts}
+    return SimpleNamespace(receipt=json.loads(files.pop("receipt.json")), files=files)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(task: Callable[..., Task], runners: WarmRunners) -> dict[bool, dict[str, bytes]]:
+    """What runners make that nobody ends, without and with probabilities; the first one is no fork."""
+    plain, probable = (task(f"undisturbed-{wanted}", 1, CheckpointParams(), probabilities=wanted) for wanted in (0, 1))
+    command = [sys.executable, "-m", "cryomamba_inference", *written(plain)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ | ONE_THREAD
+    ) as process:
+        log = Path(probable.store.root) / "undisturbed.log"
+        assert run(runners, probable, log, None) == ExitCode.SUCCEEDED, log.read_text()
+        assert process.wait(100) == ExitCode.SUCCEEDED
+    return {False: results(plain).files, True: results(probable).files}
+
+
+def run(runners: WarmRunners, task: Task, log: Path, end: tuple[signal.Signals, float] | None) -> int:
+    """Run an attempt to its end, or end it.
+
+    Args:
+        end: By which signal, and after how much of the tiles that it has to do, 0 for the first one and 1 for the last.
+    """
+    runner = runners.start(*written(task), log=log)
+    last = None
+    for line in runner.lines():
+        report = Report.model_validate_json(line)
+        tile = re.match(r"Processing tile (\d+)/(\d+)", report.progress.message if report.progress else "")
+        if end is None or tile is None:
+            continue
+        done, total = (int(number) for number in tile.groups())
+        last = last or done + round(end[1] * (total - done))
+        if done >= last:
+            runner.send_signal(end[0])
+            break
+    return runner.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_runner_that_is_ended_at_any_tile_is_followed_by_one_that_ends_with_the_same_bytes(
+    runners, task, undisturbed, tmp_path, number
+):
+    rng = np.random.default_rng(number)
+    # Nobody knows of a kill before it comes; an order to stop leaves the time to leave all that is done.
+    checkpoint = CheckpointParams() if number == signal.SIGTERM else AT_EVERY_SLAB
+    began = []
+
+    for job in range(10):
+        probabilities = job % 3 == 0
+        interruptions = 2 if job % 4 == 0 else 1
+        for attempt in range(1, interruptions + 2):
+            todo = task(f"{number.name}-{job}", attempt, checkpoint, probabilities=probabilities)
+            end = (number, float(rng.random())) if attempt <= interruptions else None
+            code = run(runners, todo, tmp_path / "log", end)
+            expected = {signal.SIGTERM: ExitCode.RETRYABLE, signal.SIGKILL: -signal.SIGKILL}[number]
+            assert code == (expected if end else ExitCode.SUCCEEDED), (tmp_path / "log").read_text()
+        done = results(todo)
+        assert done.files == undisturbed[probabilities]
+        began.append(done.receipt["resumed_from_plane"])
+        left = list((Path(todo.store.root) / keys.checkpoint_prefix(todo.job_uid)).glob("*"))
+        # A kill may come when a part is there and the index does not name it yet; that is the sweep's.
+        assert len(left) <= (interruptions if number == signal.SIGKILL else 0), left
+        assert not any(path.name == "index.json" for path in left)
+
+    assert sum(plane > 0 for plane in began) >= 7, began
+    assert len(set(began)) >= 4, "they began at different planes"
