@@ -1,5 +1,6 @@
-"""Runners, as real processes, that are ended at random tiles of their work; others go on with it."""
+"""Runners that are ended at random tiles of their work, as real processes; others go on with it."""
 
+import itertools
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,8 @@ from cryomamba_crds.model_card import Label, ModelCard
 from cryomamba_crds.model_gate import pack_model
 from cryomamba_crds.report import Manifest, Report
 from cryomamba_crds.task import CheckpointParams, DirectoryStore, InferenceParams, ModelReference, Task
+from cryomamba_inference.report import LineReporter
+from cryomamba_inference.storage import DirectoryStorage
 from support.warm_runners import ONE_THREAD, WarmRunners, warm_runners
 
 AT_EVERY_SLAB = CheckpointParams(interval_seconds=0, share_of_time=1)
@@ -55,7 +59,7 @@ def task(tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Pa
             attempt=attempt,
             input_key=keys.file_volume("f"),
             model=ModelReference(name="tiny", key=key, card=card, cache=str(folder / "cache")),
-            params=InferenceParams(save_probabilities=probabilities),
+            params=InferenceParams(save_probabilities=probabilities, object_table=True),
             checkpoint=checkpoint,
             store=DirectoryStore(root=str(folder)),
             output_prefix=keys.attempt_prefix(uid, attempt),
@@ -143,3 +147,156 @@ def test_a_runner_that_is_ended_at_any_tile_is_followed_by_one_that_ends_with_th
 
     assert sum(plane > 0 for plane in began) >= 7, began
     assert len(set(began)) >= 4, "they began at different planes"
+
+
+class Stop(BaseException):
+    """An order to stop, as SIGTERM gives it."""
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SimpleNamespace]]:
+    """Does attempts in this process, on one thread; something may happen before a pass of the network."""
+    import torch
+
+    from cryomamba_inference.engine.network import TileNetwork
+    from cryomamba_inference.run import Runner
+
+    threads, forward = torch.get_num_threads(), TileNetwork._forward
+    torch.set_num_threads(1)
+
+    def go(todo: Task, before_pass: Callable[[int, int], None] = lambda *_: None, **effects) -> SimpleNamespace:
+        passes = itertools.count()
+
+        def watched(network, tiles):
+            before_pass(next(passes), len(tiles))
+            return forward(network, tiles)
+
+        monkeypatch.setattr(TileNetwork, "_forward", watched)
+        scratch = tmp_path / f"{todo.job_uid}-{todo.attempt}"
+        scratch.mkdir()
+        Runner(DirectoryStorage(Path(todo.store.root)), LineReporter(StringIO()), scratch, **effects).run(todo)
+        return results(todo)
+
+    yield go
+    torch.set_num_threads(threads)
+
+
+def stop_before(last: int) -> Callable[[int, int], None]:
+    """Return what stops the work before a pass of the network."""
+
+    def before(number: int, _: int) -> None:
+        if number == last:
+            raise Stop
+
+    return before
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"threads": 7}, "threads was 1 and is 7"),
+        ({"device": "NVIDIA H200"}, 'device was "cpu" and is "NVIDIA H200"'),
+        ({"versions": {"torch": "3.0"}}, 'and is "3.0"'),
+    ],
+)
+def test_an_attempt_in_other_surroundings_starts_over_and_says_why(
+    task, attempt, undisturbed, monkeypatch, caplog, changed, told
+):
+    from cryomamba_inference.engine.surroundings import surroundings
+
+    first, second = (
+        task(f"elsewhere-{told}".replace('"', ""), number, AT_EVERY_SLAB, probabilities=False) for number in (1, 2)
+    )
+    with pytest.raises(Stop):
+        attempt(first, stop_before(25))
+    monkeypatch.setattr("cryomamba_inference.run.surroundings", lambda *how: surroundings(*how) | changed)
+
+    done = attempt(second)
+
+    assert done.files == undisturbed[False]
+    assert done.receipt["resumed_from_plane"] == 0
+    assert told in " ".join(done.receipt["started_over_because"])
+    assert "starting over" in caplog.text
+    assert told in caplog.text
+
+
+def test_the_input_is_known_by_what_is_in_it(task, attempt, caplog):
+    caplog.set_level("INFO")
+    first = task("digest", 1, AT_EVERY_SLAB, probabilities=False)
+    store = Path(first.store.root)
+    source, copy = store / first.input_key, store / keys.file_volume("copy")
+    copy.parent.mkdir()
+    copy.write_bytes(source.read_bytes())
+    with pytest.raises(Stop):
+        attempt(first, stop_before(25))
+    second, third = (
+        task("digest", number, AT_EVERY_SLAB, probabilities=False).model_copy(
+            update={"input_key": keys.file_volume("copy")}
+        )
+        for number in (2, 3)
+    )
+    with pytest.raises(Stop):
+        attempt(second, stop_before(5))
+    assert re.search(r"going on from plane [1-9]", caplog.text), "the same bytes under another key are the same input"
+    copy.write_bytes(source.read_bytes()[:-4] + b"\0\0\0\0")
+
+    done = attempt(third)
+
+    assert done.receipt["resumed_from_plane"] == 0
+    assert [reason.split()[0] for reason in done.receipt["started_over_because"]] == ["input"]
+
+
+def test_an_attempt_after_a_lack_of_memory_goes_on_as_the_one_before_would_have(task, attempt, monkeypatch):
+    import torch
+
+    monkeypatch.setattr("cryomamba_inference.engine.segmenting.choose_batch", lambda *_: 4)
+
+    def scarce(number: int, passes: int) -> None:
+        if number >= 6 and passes > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def job(uid: str, number: int) -> Task:
+        return task(uid, number, AT_EVERY_SLAB, probabilities=True)
+
+    plenty = attempt(job("plenty", 1))
+    little = attempt(job("little", 1), scarce)
+    assert plenty.files != little.files, "what is given up is seen in the last bits"
+    outcomes = []
+    for last in (9, 20, 30, 40, 50):
+        with pytest.raises(Stop):
+            attempt(job(f"stopped-{last}", 1), lambda *now, last=last: scarce(*now) or stop_before(last)(*now))
+        done = attempt(job(f"stopped-{last}", 2))
+        assert done.receipt["resumed_from_plane"] > 0
+        # Where nothing was done yet with less memory, there is nothing that has to be gone on with.
+        reached = bool(done.receipt["given_up_for_memory"])
+        outcomes.append(reached)
+        expected = little if reached else plenty
+        assert done.files == expected.files
+        for name in ("given_up_for_memory", "passes_at_once"):
+            assert done.receipt[name] == expected.receipt[name]
+
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {False, True}
+
+
+def test_previews_after_a_resumption_show_what_was_done_before(task, attempt, monkeypatch):
+    import cryomamba_inference.live
+
+    render, shown = cryomamba_inference.live.render_preview, []
+
+    def seen(plane, labels, *rest):
+        shown.append(labels)
+        return render(plane, labels, *rest)
+
+    first, second = (task("preview", number, AT_EVERY_SLAB, probabilities=False) for number in (1, 2))
+    with pytest.raises(Stop):
+        attempt(first, stop_before(28))
+    monkeypatch.setattr(cryomamba_inference.live, "render_preview", seen)
+
+    done = attempt(second, clock=itertools.count(step=100).__next__)
+
+    image, *pictures, final = shown
+    assert done.receipt["resumed_from_plane"] > 35
+    assert image is None
+    assert pictures
+    assert all(np.array_equal(picture, final) for picture in pictures)

@@ -200,21 +200,52 @@ def test_a_table_of_objects_is_an_artifact_when_asked_for(task, run):
 
 
 def test_the_receipt_says_what_the_result_was_made_from(task, run):
-    todo = task(step_size=0.75)
+    todo = task(step_size=0.75, voxel_size_nm=(1.0, 2.0, 3.0))
     done = run(todo)
 
     receipt = json.loads((done.prefix / "receipt.json").read_text())
     source = (done.store / todo.input_key).read_bytes()
+    assert (receipt["job_id"], receipt["attempt"], receipt["input_key"]) == (todo.job_id, 1, todo.input_key)
     assert receipt["input_sha256"] == hashlib.sha256(source).hexdigest()
-    assert receipt["model_digest"] == todo.model.card.digest
-    assert receipt["params"]["step_size"] == 0.75
+    assert (receipt["model"], receipt["model_digest"]) == ("tiny", todo.model.card.digest)
+    assert InferenceParams.model_validate(receipt["params"]) == todo.params
+    assert receipt["params"].keys() == InferenceParams.model_fields.keys()
+    assert receipt["spacing_policy"] == "ignore"
+    assert receipt["folds"] == ["0"]
     assert receipt["engine"] == "streaming"
+    assert receipt["tiles"] == 8
+    assert receipt["passes_at_once"] >= 1
     assert receipt["resumed_from_plane"] == 0
+    assert receipt["started_over_because"] == []
     assert receipt["given_up_for_memory"] == []
+    assert set(receipt["surroundings"]) == {"versions", "device", "processor", "threads", "tuning"}
     assert set(receipt["surroundings"]["versions"]) == {"cryomamba", "nnunetv2", "numpy", "torch"}
     assert receipt["surroundings"]["tuning"] == {"compiled": False, "channels_last": False}
+    assert receipt["surroundings"]["device"] == "cpu"
     assert list(receipt["seconds"]) == ["Fetching input", "Preprocessing", "Inferring", "Assembling"]
-    assert receipt["peak_memory_bytes"] > 1e8
+    assert all(seconds >= 0 for seconds in receipt["seconds"].values())
+    assert 1e8 < receipt["peak_memory_bytes"] < 1e11
+    assert receipt["peak_device_memory_bytes"] is None
+
+
+def test_the_receipt_of_a_gpu_has_the_memory_that_was_held_there(monkeypatch):
+    import torch
+
+    from cryomamba_inference.engine.surroundings import peak_device_memory
+
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: {"cuda:0": 1 << 30}[str(device)])
+
+    assert peak_device_memory(torch.device("cuda", 0)) == 1 << 30
+    assert peak_device_memory(torch.device("cpu")) is None
+
+
+def test_a_process_is_not_charged_for_what_its_parent_had():
+    ours = "from cryomamba_inference.engine.memory import peak_resident_memory; print(peak_resident_memory())"
+    parents = f"import subprocess, sys; big = b'x' * (300 << 20); subprocess.run([sys.executable, '-c', {ours!r}])"
+
+    peak = subprocess.run([sys.executable, "-c", parents], capture_output=True, check=True, timeout=100).stdout
+
+    assert 1 << 20 < int(peak) < 200 << 20
 
 
 def test_mirroring_and_inversion_change_what_the_network_sees(task, run):
@@ -336,56 +367,6 @@ def test_a_volume_that_cannot_be_segmented_fails_by_name_and_not_as_background(t
     assert failed.value.failure.code is FailureCode.VALIDATION_ERROR
     assert words in failed.value.failure.message
     assert failed.value.failure.hint
-
-
-class Stop(BaseException):
-    """An order to stop, as SIGTERM gives it."""
-
-
-def test_a_job_that_is_stopped_at_any_tile_goes_on_there_and_ends_with_the_same_bytes(
-    task, model, tmp_path, monkeypatch
-):
-    from cryomamba_inference.engine.network import TileNetwork
-    from cryomamba_inference.run import Runner
-
-    once = task(np.random.default_rng(2).normal(size=(70, 20, 24)).astype(np.float32), object_table=True)
-    predict, rng = TileNetwork.predict, np.random.default_rng(3)
-    left, tiles = [10**9], [0]
-
-    def limited(network, batch):
-        if left[0] == 0:
-            raise Stop
-        left[0] -= 1
-        tiles[0] += 1
-        return predict(network, batch)
-
-    monkeypatch.setattr(TileNetwork, "predict", limited)
-
-    def attempt(number: int, uid: str) -> bytes:
-        scratch = tmp_path / f"scratch-{uid}-{number}"
-        scratch.mkdir()
-        prefix = keys.attempt_prefix(uid, number)
-        todo = once.model_copy(update={"attempt": number, "job_uid": uid, "output_prefix": prefix})
-        store = Path(todo.store.root)
-        Runner(DirectoryStorage(store), LineReporter(StringIO()), scratch).run(todo)
-        files = ("segmentation.mrc", "statistics.json", "objects.csv")
-        return b"".join((store / todo.output_prefix / name).read_bytes() for name in files)
-
-    undisturbed = attempt(1, "undisturbed")
-    all_tiles, stops = tiles[0], 0
-    for job in range(6):
-        for number in range(1, 99):
-            left[0] = int(rng.integers(1, all_tiles)) if number < 5 else 10**9
-            tiles[0] = 0
-            try:
-                ending = attempt(number, f"job{job}")
-            except Stop:
-                stops += 1
-                continue
-            break
-        assert ending == undisturbed
-        assert number == 1 or tiles[0] < all_tiles
-    assert stops >= 12
 
 
 def start(task: Task, *options: str, **kwargs) -> subprocess.Popen[bytes]:
