@@ -108,6 +108,17 @@ def test_a_pod_reads_its_input_and_its_model_and_writes_below_its_own_prefix(
     assert read(as_pod, name, f"jobs/{OWN}/2/segmentation.mrc") == large
 
 
+def test_a_pod_removes_what_attempts_left_for_each_other(as_pod: Minio, bucket: S3Connection) -> None:
+    key = f"{keys.checkpoint_prefix(OWN)}index.json"
+    as_pod.put_object(bucket.bucket, key, io.BytesIO(b"z"), 1)
+
+    as_pod.remove_object(bucket.bucket, key)
+
+    with pytest.raises(S3Error) as absent:
+        read(as_pod, bucket.bucket, key)
+    assert absent.value.code in {"AccessDenied", "NoSuchKey"}, "it is not there"
+
+
 @pytest.mark.parametrize(
     "attempted",
     [
@@ -120,6 +131,7 @@ def test_a_pod_reads_its_input_and_its_model_and_writes_below_its_own_prefix(
         lambda pod, name: pod.put_object(name, keys.file_volume(FILE), io.BytesIO(b"z"), 1),
         lambda pod, name: pod.put_object(name, keys.model_card("demo"), io.BytesIO(b"z"), 1),
         lambda pod, name: pod.remove_object(name, f"jobs/{OWN}/1/segmentation.mrc"),
+        lambda pod, name: pod.remove_object(name, f"{keys.checkpoint_prefix(OTHER)}index.json"),
         lambda pod, name: list(pod.list_objects(name, f"jobs/{OWN}/", recursive=True)),
         lambda pod, _: pod.list_buckets(),
         lambda pod, _: pod.make_bucket("of-my-own-1"),
@@ -135,6 +147,7 @@ def test_a_pod_reads_its_input_and_its_model_and_writes_below_its_own_prefix(
         "over its input",
         "over its model",
         "deleting its own",
+        "deleting what another job's attempts left",
         "listing its own",
         "listing buckets",
         "making a bucket",

@@ -71,6 +71,16 @@ def test_a_small_object_is_replaced(storage, scratch, key):
     assert storage.fetch(key, scratch).read_bytes() == b"second"
 
 
+def test_an_object_is_removed_also_where_there_is_none(storage, scratch, key):
+    storage.put_bytes(key, b"planes")
+
+    for _ in range(2):
+        storage.remove(key)
+
+        with pytest.raises(FailureError, match="is not in the store"):
+            storage.fetch(key, scratch)
+
+
 def test_of_many_that_store_once_exactly_one_does(storage, scratch, key):
     with ThreadPoolExecutor(8) as threads:
         stored = list(threads.map(lambda number: storage.put_once(key, b"%d" % number), range(8)))

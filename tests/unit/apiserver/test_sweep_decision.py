@@ -165,6 +165,17 @@ def test_of_a_job_that_has_ended_what_its_record_names_stays():
     )
 
 
+def test_what_attempts_left_for_each_other_goes_however_the_job_has_ended():
+    left = [stat(f"{keys.checkpoint_prefix(UID)}{name}") for name in ("0123456789abcdef-0-12", "index.json")]
+    names = tuple(one.key for one in left)
+    completed = (f"jobs/{UID}/2/", f"jobs/{UID}/2/preview-live.png", keys.job_manifest(UID))
+
+    assert decide(objects=left, jobs=[job()]) == Removal()
+    assert decide(objects=left, jobs=[job(ago(hours=24), *completed)]).objects == names
+    assert decide(objects=left, jobs=[job(ago(hours=24), f"jobs/{UID}/2/preview-live.png")]).objects == names
+    assert decide(objects=left).objects == names, "and so it does when there is no record of the job any more"
+
+
 def test_what_a_job_without_a_record_wrote_goes_once_nothing_of_it_is_new():
     assert decide(objects=[*ATTEMPTS, stat(f"jobs/{UID}/3/new", ago(hours=1))]) == Removal()
     assert len(decide(objects=ATTEMPTS).objects) == 4

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -226,6 +227,15 @@ def test_the_receipt_says_what_the_result_was_made_from(task, run):
     assert all(seconds >= 0 for seconds in receipt["seconds"].values())
     assert 1e8 < receipt["peak_memory_bytes"] < 1e11
     assert receipt["peak_device_memory_bytes"] is None
+
+
+def test_the_page_about_receipts_has_every_field_and_no_other():
+    from cryomamba_inference.receipt import Receipt
+
+    page = (Path(__file__).parents[3] / "docs" / "receipt.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == list(Receipt.model_fields)
 
 
 def test_the_receipt_of_a_gpu_has_the_memory_that_was_held_there(monkeypatch):
