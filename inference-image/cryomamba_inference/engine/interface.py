@@ -89,7 +89,7 @@ class Slab:
     """[c, z, y, x] if asked for: of exclusive labels, the background first, they sum to 1; of regions, each for itself.
     """
     rung: Rung | None = None
-    """On which they were made; None where nnU-Net's own predictor has made them."""
+    """On which they were made; None from whatever does not give anything up itself."""
 
 
 @dataclass(frozen=True)

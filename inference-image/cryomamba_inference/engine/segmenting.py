@@ -104,7 +104,8 @@ def _segment(
 
         where = replace(model, device=torch.device("cpu")) if setting.device == "cpu" else model
         events = segment_whole(where, read_whole(image), spacing, options, first)
-        return (yield from _told_of(fitting.steps, events))
+        rung = Rung(setting.batch, steps=fitting.steps, on_cpu=where.device.type == "cpu")
+        return (yield from _told_of(rung, events))
     route = plan_route(facts, model.configuration.configuration, found.box, spacing)
     work = under(setting, Work(model, image, found, route, options))
     return (yield from stream_down_the_ladder(work, first=first, steps=fitting.steps))
@@ -128,17 +129,17 @@ def _fit(
 
 
 def _told_of(
-    steps: tuple[str, ...], events: Generator[Tick | Slab, None, Segmentation]
+    rung: Rung, events: Generator[Tick | Slab, None, Segmentation]
 ) -> Generator[Tick | Slab, None, Segmentation]:
-    """Let nnU-Net's ticks and its summary say what was given up beforehand."""
+    """Let nnU-Net's ticks, its slabs and its summary say what was given up beforehand."""
     with closing(events):
         while True:
             try:
                 event = next(events)
             except StopIteration as stop:
                 summary: Segmentation = stop.value
-                return replace(summary, steps=steps)
-            yield replace(event, steps=steps) if isinstance(event, Tick) else event
+                return replace(summary, steps=rung.steps)
+            yield replace(event, steps=rung.steps) if isinstance(event, Tick) else replace(event, rung=rung)
 
 
 def _as_image(image: NDArray[np.float32] | Image) -> Image:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,7 +250,10 @@ def test_the_input_is_known_by_what_is_in_it(task, attempt, caplog):
 def test_an_attempt_after_a_lack_of_memory_goes_on_as_the_one_before_would_have(task, attempt, monkeypatch):
     import torch
 
-    monkeypatch.setattr("cryomamba_inference.engine.segmenting.choose_batch", lambda *_: 4)
+    from cryomamba_inference.engine.fitting import best_setting
+
+    by_fours = "cryomamba_inference.engine.segmenting.best_setting"
+    monkeypatch.setattr(by_fours, lambda *how: replace(best_setting(*how), batch=4))
 
     def scarce(number: int, passes: int) -> None:
         if number >= 6 and passes > 1:
