@@ -37,6 +37,7 @@ def watch_settings(settings: Settings) -> kopf.OperatorSettings:
     own.queueing.idle_timeout = 0.1
     own.queueing.exit_timeout = 1
     own.persistence.diffbase_storage = _NoDiffBase()
+    own.persistence.progress_storage = _NoProgress()
     return own
 
 
@@ -94,3 +95,22 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
     def store(self, **_: Any) -> None:  # noqa: ANN401 - kopf's signature
         return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Spares a search of every object of every event: there is no handler whose progress is written down."""
+
+    def fetch(self, **_: Any) -> None:  # noqa: ANN401 - kopf's signature
+        return None
+
+    def store(self, **_: Any) -> None:  # noqa: ANN401 - kopf's signature
+        return None
+
+    def purge(self, **_: Any) -> None:  # noqa: ANN401 - kopf's signature
+        return None
+
+    def touch(self, **_: Any) -> None:  # noqa: ANN401 - kopf's signature
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence

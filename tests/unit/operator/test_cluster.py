@@ -12,7 +12,7 @@ from kubernetes.aio import client
 from cryomamba_crds.ids import Key
 from cryomamba_operator import __main__ as command
 from cryomamba_operator.app import run
-from cryomamba_operator.cluster import KubernetesCluster
+from cryomamba_operator.cluster import KubernetesCluster, open_session
 from cryomamba_operator.ports import ConflictError, GoneError, RefusedError
 from cryomamba_operator.queue import UnavailableError
 from cryomamba_operator.settings import Settings
@@ -54,8 +54,8 @@ def talk() -> Talk:
             configuration = client.Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
             configuration.api_key["BearerToken"] = f"Bearer {token}"
             try:
-                async with client.ApiClient(configuration) as api:
-                    await story(KubernetesCluster(api, namespaces, timeout=5), requests)
+                async with open_session(configuration, timeout=5) as session:
+                    await story(KubernetesCluster(configuration, session, namespaces), requests)
             finally:
                 await runner.cleanup()
 
@@ -164,9 +164,9 @@ def test_what_is_not_there_reads_as_none(talk: Talk) -> None:
 def test_an_api_server_that_is_away_is_told_from_one_that_refuses() -> None:
     async def story() -> None:
         configuration = client.Configuration(host="http://127.0.0.1:9")
-        async with client.ApiClient(configuration) as api:
+        async with open_session(configuration, timeout=5) as session:
             with pytest.raises(UnavailableError, match="GET"):
-                await KubernetesCluster(api, (), timeout=5).read_job(KEY)
+                await KubernetesCluster(configuration, session, ()).read_job(KEY)
 
     asyncio.run(story())
 
