@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 from cryomamba_operator.admission import Admission
 from cryomamba_operator.cluster import KubernetesCluster
 from cryomamba_operator.credentials import OwnCredentials, SharedCredentials
-from cryomamba_operator.handlers import watch_registry, watch_settings
+from cryomamba_operator.handlers import closed_watches, watch_registry, watch_settings
 from cryomamba_operator.intake import Intake
 from cryomamba_operator.metrics import Metrics
 from cryomamba_operator.mirror import Mirror
@@ -131,22 +131,23 @@ async def run(
     await operator.start()
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=operator.metrics.registry)
-    # These come first: when kopf stops, it ends every task that began after it.
-    tasks = [asyncio.create_task(loop) for loop in operator.loops()]
-    watches = kopf.operator(
-        registry=watch_registry(operator.intake, cluster.credentials, operator.check_health),
-        settings=watch_settings(settings),
-        namespaces=settings.namespaces,
-        clusterwide=not settings.namespaces,
-        liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz" if settings.health_port else None,
-    )
-    tasks.append(asyncio.create_task(watches))
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ended = [task for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with closed_watches():
+        # These come first: when kopf stops, it ends every task that began after it.
+        tasks = [asyncio.create_task(loop) for loop in operator.loops()]
+        watches = kopf.operator(
+            registry=watch_registry(operator.intake, cluster.credentials, operator.check_health),
+            settings=watch_settings(settings),
+            namespaces=settings.namespaces,
+            clusterwide=not settings.namespaces,
+            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz" if settings.health_port else None,
+        )
+        tasks.append(asyncio.create_task(watches))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = [task for task in tasks if task.done()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     for task in ended:
         task.result()

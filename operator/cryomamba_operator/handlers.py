@@ -3,8 +3,12 @@
 Handlers return None, for whatever they returned would be written into the status of the object.
 """
 
-from collections.abc import Awaitable, Callable
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from types import AsyncGeneratorType
 from typing import Any
+from weakref import WeakSet
 
 import kopf
 
@@ -16,6 +20,8 @@ from cryomamba_operator.settings import Settings
 
 _SERVER_SECONDS = 300
 _PAGE = 250
+_OUTERMOST = "infinite_watch"
+"""The function of kopf's (1.45) that makes a watch."""
 
 
 def watch_settings(settings: Settings) -> kopf.OperatorSettings:
@@ -82,6 +88,31 @@ def watch_registry(
         check_health()
 
     return registry
+
+
+@contextlib.asynccontextmanager
+async def closed_watches() -> AsyncIterator[None]:
+    """Run kopf within this, and no watch of it is left open.
+
+    One that is stopped while it hands on an event stays suspended. Left to the end of the event loop, the generators
+    of which it is made are closed all at once, and where an inner one is first, the outer one ends in a traceback.
+    """
+    watches: WeakSet[AsyncGenerator[Any, Any]] = WeakSet()
+    hooks = sys.get_asyncgen_hooks()
+
+    def note(generator: AsyncGenerator[Any, Any]) -> None:
+        if isinstance(generator, AsyncGeneratorType) and generator.ag_code.co_name == _OUTERMOST:
+            watches.add(generator)
+        if hooks.firstiter is not None:
+            hooks.firstiter(generator)
+
+    sys.set_asyncgen_hooks(firstiter=note)
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(firstiter=hooks.firstiter)
+        for watch in list(watches):
+            await watch.aclose()
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):

@@ -145,7 +145,7 @@ def _condition(record: SegmentationJob, name: str, aspect: Aspect, now: datetime
 def _plain(value: object) -> object:
     """Return a value as JSON has it; times in UTC to the second, as Kubernetes writes them."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if isinstance(value, Failure):
         return value.model_dump(mode="json", exclude={"details"})
     return value
