@@ -25,7 +25,8 @@ COLUMNS = (
 )
 """What a row holds; docs/statistics.md says what each means."""
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The last four are the first four in full width, which spreadsheets in some languages take for the same."""
 _ROWS = 1 << 14
 """Written in one go: as Python's numbers they take some 30 times the memory."""
 

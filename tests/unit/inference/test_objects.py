@@ -85,7 +85,9 @@ def test_a_voxel_on_any_face_of_the_volume_touches_the_border(axis: int, place: 
     assert {row["name"]: row["touches_border"] for row in rows} == {"in": "false", "out": "true"}
 
 
-@pytest.mark.parametrize("name", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+@pytest.mark.parametrize(
+    "name", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "\uff201"]
+)
 def test_a_name_that_a_spreadsheet_would_run_gets_an_apostrophe(name: str) -> None:
     text = write(np.ones((1, 1, 1), np.uint8), None, {1: name})
 
