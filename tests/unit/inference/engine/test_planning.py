@@ -101,7 +101,7 @@ def outlook_for(*arguments: Any) -> Outlook:
         ),
         pytest.param(
             {"spacing": (1.5, 1.2, 1.3), "dataset": {**labels(3), "channel_names": {"0": "a", "1": "b", "2": "c"}}},
-            (50, 280, 300),
+            (30, 200, 220),
             {"step_size": 1.0, "mirroring": False, "spacing_policy": "nm"},
             id="three channels, resampled",
         ),
