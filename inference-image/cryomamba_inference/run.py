@@ -4,7 +4,8 @@ import functools
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,17 @@ def _sha256(path: Path) -> str:
 def _may_be_followed(ending: BaseException) -> bool:
     """Return whether another attempt may come: after an order to stop, which is no error, and after some failures."""
     return ending.failure.retryable if isinstance(ending, FailureError) else not isinstance(ending, MemoryError)
+
+
+@contextmanager
+def _left_for_another_attempt(checkpoint: Checkpoint) -> Iterator[None]:
+    """Leave what has gathered if the work within breaks off, however far it is."""
+    try:
+        yield
+    except BaseException as ending:
+        if _may_be_followed(ending):
+            checkpoint.leave()
+        raise
 
 
 def _utc_now() -> datetime:
@@ -84,27 +96,28 @@ class Runner:
         around = surroundings(model.device, self.tuning)
         checkpoint = self._checkpoint(task, digest, around)
 
-        times.append(self.clock())
-        with open_results(self._wanted(task, volume, model.facts, preview)) as results:
-            restored = checkpoint.restore(results.add) if task.attempt > 1 else Restored()
-            events = self._segment(task, (volume, model), preview.plane, restored)
-            segmentation = self._follow(events, model, (results, checkpoint), (meter, preview))
+        with _left_for_another_attempt(checkpoint):
+            times.append(self.clock())
+            with open_results(self._wanted(task, volume, model.facts, preview)) as results:
+                restored = checkpoint.restore(results.add) if task.attempt > 1 else Restored()
+                events = self._segment(task, (volume, model), preview.plane, restored)
+                segmentation = self._follow(events, model, (results, checkpoint), (meter, preview))
 
-        times.append(self.clock())
-        self.reporter.send(Report(progress=meter.step(4)))
-        files, statistics = self._assemble(task, results, preview)
-        facts = Facts(digest, model.folds, segmentation, restored, around, peak_device_memory(model.device))
-        files.append(write_receipt(task, facts, [*times, self.clock()], self.scratch))
+            times.append(self.clock())
+            self.reporter.send(Report(progress=meter.step(4)))
+            files, statistics = self._assemble(task, results, preview)
+            facts = Facts(digest, model.folds, segmentation, restored, around, peak_device_memory(model.device))
+            files.append(write_receipt(task, facts, [*times, self.clock()], self.scratch))
 
-        self.reporter.send(Report(progress=meter.step(5)))
-        manifest = Manifest(
-            attempt=task.attempt,
-            artifacts=[self._store(task, file) for file in files],
-            statistics=statistics,
-            seconds_per_tile=segmentation.seconds_per_tile,
-            device=str(model.device),
-        )
-        self._commit(task, manifest)
+            self.reporter.send(Report(progress=meter.step(5)))
+            manifest = Manifest(
+                attempt=task.attempt,
+                artifacts=[self._store(task, file) for file in files],
+                statistics=statistics,
+                seconds_per_tile=segmentation.seconds_per_tile,
+                device=str(model.device),
+            )
+            self._commit(task, manifest)
         checkpoint.remove()
         self.reporter.send(Report(progress=meter.done()))
         self.reporter.send(Report(result=manifest))
@@ -200,10 +213,6 @@ class Runner:
         except StopIteration as stop:
             segmentation: Segmentation = stop.value
             return segmentation
-        except BaseException as ending:
-            if _may_be_followed(ending):
-                checkpoint.leave()
-            raise
 
     def _tell(self, tick: Tick, meter: ProgressMeter) -> None:
         progress = meter.tile(tick.done, tick.total)

@@ -283,6 +283,28 @@ def test_an_attempt_after_a_lack_of_memory_goes_on_as_the_one_before_would_have(
     assert set(outcomes) == {False, True}
 
 
+def test_an_attempt_that_is_stopped_while_results_are_stored_leaves_nothing_to_be_done_again(
+    task, attempt, undisturbed, monkeypatch
+):
+    first, second = (task("stored", number, CheckpointParams(), probabilities=True) for number in (1, 2))
+    put_file = DirectoryStorage.put_file
+
+    def stopping(storage: DirectoryStorage, key: str, source: Path) -> None:
+        if key.endswith("statistics.json"):
+            raise Stop
+        put_file(storage, key, source)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryStorage, "put_file", stopping)
+        with pytest.raises(Stop):
+            attempt(first)
+
+    done = attempt(second, lambda *_: pytest.fail("no tile is to be done again"))
+
+    assert done.receipt["resumed_from_plane"] == 70
+    assert done.files == undisturbed[True]
+
+
 def test_previews_after_a_resumption_show_what_was_done_before(task, attempt, monkeypatch):
     import cryomamba_inference.live
 

@@ -8,7 +8,7 @@ import pytest
 from cryomamba_crds import keys, pod
 from cryomamba_crds.failures import FailureCode, FailureError
 from cryomamba_crds.model_card import Label, ModelCard
-from cryomamba_crds.task import DirectoryStore, S3Store
+from cryomamba_crds.task import CheckpointParams, DirectoryStore, S3Store
 from cryomamba_inference.engine import Tuning
 from cryomamba_inference.pod.environment import read_environment, termination_log
 from cryomamba_inference.pod.task import find_model, make_task
@@ -89,6 +89,15 @@ def test_a_pod_template_may_say_how_the_network_is_run() -> None:
     assert handed.tuning == Tuning(compiled=True)
 
 
+def test_a_pod_template_may_say_how_often_planes_are_left() -> None:
+    said = read_environment(environment(**{pod.CHECKPOINT: '{"interval_seconds": 5}'}))
+    unsaid = read_environment(environment())
+
+    often = CheckpointParams(interval_seconds=5, share_of_time=0.02)
+    assert make_task(said, 1, _model(Path("/m"))).checkpoint == often
+    assert make_task(unsaid, 1, _model(Path("/m"))).checkpoint == CheckpointParams(interval_seconds=20)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -121,6 +130,7 @@ def test_a_variable_that_is_missing_is_named(name: str, value: str | None) -> No
         (pod.STORE, '{"kind":"s3"}', "endpoint"),
         (pod.STORE, '{"kind":"tape"}', "tape"),
         (pod.DEVICE, "gpu", "'auto', 'cpu' or 'cuda'"),
+        (pod.CHECKPOINT, '{"share_of_time": 2}', "share_of_time"),
     ],
 )
 def test_a_variable_that_is_wrong_is_named_with_what_is_wrong_about_it(name: str, value: str, told: str) -> None:
