@@ -48,7 +48,7 @@ def person_target(server: Server) -> Iterator[Target]:
         return authority.issue(subject, frozenset(scopes), timedelta(hours=24))
 
     with httpx.Client(base_url=server.url, timeout=SECONDS) as http:
-        until(lambda: http.get("/readyz").status_code == 200, 30)
+        until(lambda: http.get("/readyz").status_code == 200)
         yield Target(
             url=server.url,
             ada=token("ada", Scope.READ, Scope.WRITE),

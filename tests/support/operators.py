@@ -98,7 +98,7 @@ class OperatorProcess:
         """Ask it to end, and return its exit status."""
         assert self.process
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class Container:
                 stderr=log,
             )
 
-    def run(self, seconds: float = 100) -> int:
+    def run(self, seconds: float = 200) -> int:
         """Run it to its end and return its exit code."""
         self.start()
         assert self.process

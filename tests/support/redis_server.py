@@ -37,7 +37,7 @@ class RedisServer:
             f'save ""\nappendonly no\ndir {self.folder}\nlogfile {self.folder}/redis.log\n'
         )
         self.process = subprocess.Popen([program, configuration])
-        until(self._answers, 20)
+        until(self._answers)
 
     def stop(self) -> None:
         if self.process is not None:

@@ -110,7 +110,7 @@ def proxying(folder: Path, backend: str, annotations: Mapping[str, str]) -> Iter
     log = folder / "error.log"
     process = subprocess.Popen([program, "-c", configuration, "-e", log])
     try:
-        until(lambda: _listens(process, port, log), 20)
+        until(lambda: _listens(process, port, log))
         yield Proxy(f"https://127.0.0.1:{port}", log, trust)
     finally:
         process.terminate()

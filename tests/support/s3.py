@@ -94,7 +94,7 @@ class OwnMinio:
                     **self.environment,
                 },
             )
-        until(self._is_ready, 30)
+        until(self._is_ready)
 
     def stop(self) -> None:
         """End it; what it holds stays."""

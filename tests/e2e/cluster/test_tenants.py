@@ -30,7 +30,7 @@ def test_a_resource_with_an_owners_label_is_that_owners(site: Installation, ada:
     )
     job["metadata"]["labels"] = {"cryomamba.io/owner": "bob"}
     site.kubectl.apply(job)
-    until(lambda: bob.http.get("/v1/jobs/by-hand").status_code == 200, 10)
+    until(lambda: bob.http.get("/v1/jobs/by-hand").status_code == 200)
 
     ended = bob.wait_for_end("by-hand")
 

@@ -26,7 +26,7 @@ def test_a_job_reports_and_succeeds(operator: OperatorProcess, jobs: Jobs, names
     assert status["startedAt"] <= status["completedAt"]
     name, model, state, progress, *_ = namespace("get", "segjob", "tomo", "--no-headers").split()
     assert (name, model, state, progress) == ("tomo", "succeed", "Succeeded", "40")
-    until(lambda: ("Normal", "Succeeded") in jobs.events("tomo"), 10)
+    until(lambda: ("Normal", "Succeeded") in jobs.events("tomo"))
 
 
 def test_the_runners_last_word_ends_the_job_without_another_attempt(
@@ -63,7 +63,7 @@ def test_memory_that_is_not_enough_ends_the_job_at_once(
     failure = jobs.status("tomo")["failure"]
     assert failure["code"] == "OUT_OF_MEMORY"
     assert "32Mi" in failure["message"]
-    until(lambda: not namespace.get("jobs")["items"], 30)
+    until(lambda: not namespace.get("jobs")["items"])
 
 
 def test_scratch_space_that_is_not_enough_ends_the_job(operator: OperatorProcess, jobs: Jobs) -> None:
@@ -105,7 +105,7 @@ def test_what_an_administrator_has_to_repair_fails_after_its_grace(
     jobs.wait("tomo", "Succeeded", "False", reason)
 
     assert "Whoever runs the cluster can" in jobs.status("tomo")["failure"]["hint"]
-    until(lambda: not namespace.get("jobs,pods")["items"], 30)
+    until(lambda: not namespace.get("jobs,pods")["items"])
 
 
 def test_a_volume_that_cannot_be_mounted_is_named(operator: OperatorProcess, jobs: Jobs) -> None:
@@ -128,7 +128,7 @@ def test_cancelling_stops_the_pod(operator: OperatorProcess, jobs: Jobs, namespa
     namespace("patch", "segjob", "tomo", "--type=merge", "--patch", '{"spec":{"desiredState":"Cancelled"}}')
 
     jobs.wait("tomo", "Finished", "True", "Cancelled")
-    until(lambda: not namespace.get("jobs,pods")["items"], 30)
+    until(lambda: not namespace.get("jobs,pods")["items"])
 
 
 def test_a_pod_that_is_drained_is_a_disruption_and_no_attempt_is_lost(
@@ -150,11 +150,11 @@ def test_a_pod_that_is_drained_is_a_disruption_and_no_attempt_is_lost(
         manifest=eviction,
     )
 
-    until(lambda: jobs.status("tomo").get("disruptions") == 1, 30)
-    until(lambda: jobs.status("tomo").get("attempt") == 2, 60)
+    until(lambda: jobs.status("tomo").get("disruptions") == 1)
+    until(lambda: jobs.status("tomo").get("attempt") == 2)
     jobs.wait("tomo", "Running", "True", "Running")
 
-    until(lambda: ("Warning", "Disrupted") in jobs.events("tomo"), 10)
+    until(lambda: ("Warning", "Disrupted") in jobs.events("tomo"))
 
 
 def test_a_pod_that_somebody_deletes_costs_an_attempt(

@@ -27,7 +27,7 @@ def test_a_busy_gpu_is_waited_for(operator: OperatorProcess, jobs: Jobs, namespa
 
     jobs.wait("third", "Running", "True", "Running")
 
-    until(lambda: ("Normal", "GpuBusy") in jobs.events("third"), 10)
+    until(lambda: ("Normal", "GpuBusy") in jobs.events("third"))
 
 
 def test_by_default_as_many_jobs_exist_as_there_are_gpus(
@@ -49,7 +49,7 @@ def test_a_job_that_is_larger_than_any_node_fails(operator: OperatorProcess, job
     jobs.wait("tomo", "Succeeded", "False", "TooBig")
 
     assert "nvidia.com/gpu" in jobs.status("tomo")["failure"]["message"]
-    until(lambda: not namespace.get("jobs,pods")["items"], 30)
+    until(lambda: not namespace.get("jobs,pods")["items"])
 
 
 def test_a_label_that_no_node_has_is_named(operator: OperatorProcess, jobs: Jobs) -> None:
@@ -153,7 +153,7 @@ def test_a_lost_node_is_named_with_what_to_do(operator: OperatorProcess, jobs: J
 
     jobs.wait("tomo", "Running", "Unknown", "NodeLost", seconds=240)
 
-    until(lambda: ("Warning", "NodeLost") in jobs.events("tomo"), 10)
+    until(lambda: ("Warning", "NodeLost") in jobs.events("tomo"))
     assert jobs.status("tomo")["disruptions"] == 1
     assert jobs.condition("tomo", "Finished") == ("False", "InProgress")
     assert operator.log.is_relative_to(tmp_path)

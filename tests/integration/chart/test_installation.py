@@ -207,7 +207,7 @@ def test_the_policy_of_the_release_holds_its_runners_to_their_own_job(installed,
             return http.patch(path, content=report, headers={"Content-Type": MERGE})
 
         # A policy counts a moment after it has been made.
-        until(lambda: answer().status_code == 403, 30)
+        until(lambda: answer().status_code == 403)
 
         assert "the token belongs to no pod" in answer().json()["message"]
 
@@ -219,7 +219,7 @@ def test_the_operator_writes_credentials_of_jobs_and_no_other_secret(installed, 
     own = {**stranger, "metadata": {"name": "tomogram-s3"}, "type": CREDENTIALS_TYPE}
 
     with client(operator) as http:
-        until(lambda: http.post(path, json=stranger, params={"dryRun": "All"}).status_code == 403, 30)
+        until(lambda: http.post(path, json=stranger, params={"dryRun": "All"}).status_code == 403)
         signs_tokens = http.patch(
             f"{path}/lab-cryomamba-token",
             content='{"stringData": {"token_secret": "x"}}',

@@ -16,7 +16,7 @@ def test_a_job_of_kubectl_is_its_owners(serve, kube):
     ada, bob, admin = Person(target, target.ada), Person(target, target.bob), Person(target, target.admin)
     apply(kube, "adas", "ada", inference={"tileStepPercent": 25, "mirroring": False})
 
-    until(lambda: ada.get("/v1/jobs/adas").status_code == 200, 5)
+    until(lambda: ada.get("/v1/jobs/adas").status_code == 200)
 
     shown = ada.job("adas")
     assert shown["job_id"] == "adas"
@@ -34,7 +34,7 @@ def test_a_job_without_an_owner_is_seen_by_admin_alone(serve, kube):
     ada, admin = Person(target, target.ada), Person(target, target.admin)
     apply(kube, "nobodys", None, input={"object": "raw/tomogram.mrc"})
 
-    until(lambda: admin.get("/v1/jobs/nobodys").status_code == 200, 5)
+    until(lambda: admin.get("/v1/jobs/nobodys").status_code == 200)
 
     assert "file_id" not in admin.job("nobodys")
     error(ada.get("/v1/jobs/nobodys"), 404, "NOT_FOUND")
@@ -42,16 +42,16 @@ def test_a_job_without_an_owner_is_seen_by_admin_alone(serve, kube):
 
 def test_a_job_that_is_cancelled_with_kubectl_is_cancelled_in_the_api(ada, kube):
     apply(kube, "adas", "ada")
-    until(lambda: ada.get("/v1/jobs/adas").status_code == 200, 5)
+    until(lambda: ada.get("/v1/jobs/adas").status_code == 200)
 
     kube.kubectl("patch", "segjob", "adas", "--type=merge", "--patch", '{"spec":{"desiredState":"Cancelled"}}')
 
-    until(lambda: ada.job("adas")["status"] == "cancelled", 5)
+    until(lambda: ada.job("adas")["status"] == "cancelled")
 
 
 def test_a_job_that_is_deleted_is_gone_and_its_sockets_are_told(ada, kube):
     apply(kube, "adas", "ada")
-    until(lambda: ada.get("/v1/jobs/adas").status_code == 200, 5)
+    until(lambda: ada.get("/v1/jobs/adas").status_code == 200)
 
     with ada.socket("adas") as socket:
         kube.kubectl("delete", "segjob", "adas")

@@ -54,7 +54,7 @@ def test_what_happened_while_kubernetes_was_away_is_told_when_it_is_back(ada, ta
     job_id = ok(ada.submit(file_id), 201)["job_id"]
     with ada.socket(job_id) as socket:
         proxy.cut()
-        until(lambda: readiness(target) == 503, 30)
+        until(lambda: readiness(target) == 503)
         assert ada.job(job_id)["status"] == "queued"
         error(ada.submit(file_id, params={"step_size": 0.7}), 503, "SERVICE_UNAVAILABLE")
         progress = {"sequence": 1, "currentStep": 3, "percentage": 40, "message": "m", "updatedAt": NOW}
@@ -63,7 +63,7 @@ def test_what_happened_while_kubernetes_was_away_is_told_when_it_is_back(ada, ta
         message = json.loads(socket.recv(timeout=20))
 
     assert message["progress"]["percentage"] == 40
-    until(lambda: readiness(target) == 200, 10)
+    until(lambda: readiness(target) == 200)
     ok(ada.submit(file_id, params={"step_size": 0.7}), 201)
 
 
@@ -72,7 +72,7 @@ def test_a_connection_that_falls_silent_is_noticed(ada, proxy, kube, small_volum
     with ada.socket(job_id) as socket:
         proxy.stall()
         kube.says(name_of(job_id), conditions=RUNNING, attempt=1)
-        until(lambda: kube.job(name_of(job_id))["status"]["attempt"] == 1, 5)
+        until(lambda: kube.job(name_of(job_id))["status"]["attempt"] == 1)
         progress = {"sequence": 1, "currentStep": 3, "percentage": 40, "message": "m", "updatedAt": NOW}
         kube.says(name_of(job_id), progress=progress)
         proxy.mend()

@@ -41,7 +41,7 @@ def test_two_servers_list_the_same_jobs_in_the_order_of_their_creation(adas, sma
     def listed(who: Person) -> list[str]:
         return [job["job_id"] for job in ok(who.get("/v1/jobs"))["jobs"]]
 
-    until(lambda: listed(here) == listed(there) == made[::-1], 5)
+    until(lambda: listed(here) == listed(there) == made[::-1])
 
 
 def test_a_request_sent_to_both_servers_under_one_key_makes_one_job(adas, small_volume, kube):
@@ -80,7 +80,7 @@ def test_the_same_job_asked_for_at_both_servers_at_once_is_made_once(adas, small
     job_id = made.json()["job_id"]
     assert len(refused) == 5
     assert {failure["details"]["job_id"] for failure in refused} == {job_id}
-    until(lambda: len(kube.jobs()) == 1, 10)
+    until(lambda: len(kube.jobs()) == 1)
     assert kube.jobs()[0]["metadata"]["name"] == job_id.replace("_", "-")
 
 

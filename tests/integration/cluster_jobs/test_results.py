@@ -94,7 +94,7 @@ def test_an_estimate_is_by_the_latest_completed_job_of_the_model(ada, small_volu
     file_id = ada.upload(small_volume)["file_id"]
     first = ok(ada.submit(file_id), 201)
     finish(kube, stored, first["job_id"])
-    until(lambda: ada.job(first["job_id"])["status"] == "completed", 5)
+    until(lambda: ada.job(first["job_id"])["status"] == "completed")
 
     second = ok(ada.submit(file_id, params={"step_size": 1.0}), 201)
 
@@ -130,8 +130,8 @@ def test_the_sweep_keeps_what_jobs_name_and_forgets_the_jobs_that_are_kept_no_lo
     assert kept.returncode == swept.returncode == 0, kept.stderr + swept.stderr
     assert stored.keys("") == before
     assert "1 jobs" in swept.stdout
-    until(lambda: [job["metadata"]["name"] for job in kube.jobs()] == [waiting.replace("_", "-")], 5)
-    until(lambda: ada.get(f"/v1/jobs/{old}").status_code == 404, 5)
+    until(lambda: [job["metadata"]["name"] for job in kube.jobs()] == [waiting.replace("_", "-")])
+    until(lambda: ada.get(f"/v1/jobs/{old}").status_code == 404)
     assert any(key.startswith(keys.job_prefix(uid)) for key in stored.keys(""))  # until it is older than the grace
 
 

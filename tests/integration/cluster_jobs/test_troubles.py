@@ -55,10 +55,10 @@ def test_the_rights_of_its_role_are_enough(account, serve, small_volume):
 def test_a_missing_right_is_named_and_when_it_is_given_the_server_goes_on(account, settings, kube, tmp_path):
     kube.kubectl.apply(role([{**RULES[0], "verbs": ["get", "watch"]}]))
     with serving(tmp_path / "unused", **{**settings, "kubeconfig": str(account.kubeconfig)}) as server:
-        until(lambda: "kubernetes" in not_ready(server.url), 20)
+        until(lambda: "kubernetes" in not_ready(server.url))
         told = not_ready(server.url)["kubernetes"]
         kube.kubectl.apply(role(RULES))
-        until(lambda: not not_ready(server.url), 40)
+        until(lambda: not not_ready(server.url))
 
     assert f"list segmentationjobs.cryomamba.io in the namespace {kube.kubectl.namespace}" in told
 
@@ -66,7 +66,7 @@ def test_a_missing_right_is_named_and_when_it_is_given_the_server_goes_on(accoun
 def test_a_quota_that_is_used_up_is_named(ada, small_volume, kube):
     limits = {"hard": {"count/segmentationjobs.cryomamba.io": "0"}}
     kube.kubectl.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "jobs"}, "spec": limits})
-    until(lambda: kube.kubectl.get("resourcequota", "jobs").get("status", {}).get("hard"), 20)
+    until(lambda: kube.kubectl.get("resourcequota", "jobs").get("status", {}).get("hard"))
 
     answer = ada.submit(ada.upload(small_volume)["file_id"])
 
@@ -77,7 +77,7 @@ def test_a_quota_that_is_used_up_is_named(ada, small_volume, kube):
 
 def test_a_namespace_that_is_not_there_is_named(settings, tmp_path):
     with serving(tmp_path / "unused", **{**settings, "kubernetes_namespace": "nowhere"}) as server:
-        until(lambda: "kubernetes" in not_ready(server.url), 20)
+        until(lambda: "kubernetes" in not_ready(server.url))
         told = not_ready(server.url)["kubernetes"]
 
     assert "The namespace nowhere is not there" in told
@@ -90,7 +90,7 @@ def test_an_api_server_that_cannot_be_reached_is_named_and_jobs_are_503(settings
     kubeconfig.write_text(json.dumps(config))
 
     with serving(tmp_path / "unused", **{**settings, "kubeconfig": str(kubeconfig)}) as server:
-        until(lambda: "cannot be reached" in not_ready(server.url).get("kubernetes", ""), 20)
+        until(lambda: "cannot be reached" in not_ready(server.url).get("kubernetes", ""))
         answer = httpx.get(f"{server.url}/v1/jobs", headers={"Authorization": f"Bearer {server.token()}"})
 
     error(answer, 503, "SERVICE_UNAVAILABLE")
@@ -98,7 +98,7 @@ def test_an_api_server_that_cannot_be_reached_is_named_and_jobs_are_503(settings
 
 def test_a_bucket_that_is_not_there_is_named(settings, tmp_path):
     with serving(tmp_path / "unused", **{**settings, "s3_bucket": "no-such-bucket"}) as server:
-        until(lambda: not_ready(server.url), 20)
+        until(lambda: not_ready(server.url))
         told = not_ready(server.url)["object_store"]
 
     assert "there is no bucket no-such-bucket" in told

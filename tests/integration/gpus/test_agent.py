@@ -115,7 +115,7 @@ def test_a_driver_that_hangs_is_answered_503_in_time_and_is_asked_again_once_it_
     assert "the NVIDIA driver has not answered within 0.3 s" in answers[0].json()["error"]["message"]
     assert ask(patient, "/livez").status_code == 200
     gpus.say("gpus=2")
-    until(lambda: ask(patient).status_code == 200, 20)
+    until(lambda: ask(patient).status_code == 200)
 
 
 def test_requests_on_a_driver_that_hangs_share_one_thread(start, gpus):
@@ -129,7 +129,7 @@ def test_requests_on_a_driver_that_hangs_share_one_thread(start, gpus):
 
     assert psutil.Process(hanging.process.pid).num_threads() == before
     gpus.say("gpus=2")
-    until(lambda: ask(hanging).status_code == 200, 20)
+    until(lambda: ask(hanging).status_code == 200)
 
 
 @pytest.mark.parametrize("words", ["gpus=2", "gpus=2 hang=init"])
@@ -140,7 +140,7 @@ def test_an_agent_ends_in_good_order_on_sigterm_whatever_its_driver_does(gpus, t
 
         stopped.process.send_signal(signal.SIGTERM)
 
-        assert stopped.process.wait(10) == 0
+        assert stopped.process.wait(120) == 0
 
 
 def test_an_agent_without_a_name_for_its_node_takes_the_hosts(start):

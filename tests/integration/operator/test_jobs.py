@@ -25,7 +25,7 @@ def ended(code: int, message: str = "") -> dict[str, Any]:
 
 
 def first_pod(jobs: Jobs, name: str) -> dict[str, Any]:
-    until(lambda: jobs.pod(name) is not None, 30)
+    until(lambda: jobs.pod(name) is not None)
     pod = jobs.pod(name)
     assert pod
     return pod
@@ -38,7 +38,7 @@ def test_a_job_runs_and_succeeds(
     jobs.submit("tomo")
     pod = first_pod(jobs, "tomo")
     jobs.wait("tomo", "Scheduled", "False", "Pending")
-    until(lambda: jobs.status("tomo").get("podUid") == pod["metadata"]["uid"], 30)
+    until(lambda: jobs.status("tomo").get("podUid") == pod["metadata"]["uid"])
     play(pod, "Running", running())
     jobs.wait("tomo", "Running", "True", "Running")
     play(pod, "Succeeded", ended(0))
@@ -50,7 +50,7 @@ def test_a_job_runs_and_succeeds(
     assert (status["jobName"], status["attempt"], status["observedGeneration"]) == ("tomo", 1, 1)
     assert jobs.condition("tomo", "Succeeded") == ("True", "Succeeded")
     assert status["completedAt"]
-    until(lambda: ("Normal", "Succeeded") in jobs.events("tomo"), 10)
+    until(lambda: ("Normal", "Succeeded") in jobs.events("tomo"))
 
 
 def test_waiting_for_the_end_returns_on_failure_too(
@@ -83,7 +83,7 @@ def test_an_attempt_that_failed_is_followed_by_another_until_they_are_used_up(
     first = first_pod(jobs, "tomo")
     play(first, "Failed", ended(75))
     jobs.wait("tomo", "Running", "False", "Interrupted")
-    until(lambda: jobs.status("tomo").get("attempt") == 2, 60)
+    until(lambda: jobs.status("tomo").get("attempt") == 2)
     second = first_pod(jobs, "tomo")
     assert jobs.status("tomo")["podUid"] == second["metadata"]["uid"] != first["metadata"]["uid"]
     play(second, "Failed", ended(1, "Traceback: KeyError\n"))
@@ -104,7 +104,7 @@ def test_cancelling_takes_the_job_and_its_pod_and_keeps_the_record(
     )
 
     jobs.wait("tomo", "Finished", "True", "Cancelled")
-    until(lambda: not control_plane_namespace.get("jobs,pods")["items"], 30)
+    until(lambda: not control_plane_namespace.get("jobs,pods")["items"])
 
     assert jobs.status("tomo")["observedGeneration"] == 2
 
@@ -166,7 +166,7 @@ def test_a_job_that_somebody_deletes_is_made_again_as_long_as_attempts_are_left(
     operator.start()
     jobs.submit("tomo", maxAttempts=2)
     for attempt in (1, 2):
-        until(lambda attempt=attempt: jobs.status("tomo").get("attempt") == attempt, 30)
+        until(lambda attempt=attempt: jobs.status("tomo").get("attempt") == attempt)
         control_plane_namespace("delete", "job", "tomo")
 
     jobs.wait("tomo", "Succeeded", "False", "JobDeleted")
@@ -180,10 +180,10 @@ def test_a_pod_that_somebody_deletes_is_followed_by_another(
     operator.start()
     jobs.submit("tomo")
     pod = first_pod(jobs, "tomo")
-    until(lambda: jobs.status("tomo").get("attempt") == 1, 30)
+    until(lambda: jobs.status("tomo").get("attempt") == 1)
     control_plane_namespace("delete", "pod", pod["metadata"]["name"], "--wait=false")
 
-    until(lambda: jobs.status("tomo").get("attempt") == 2, 60)
+    until(lambda: jobs.status("tomo").get("attempt") == 2)
 
 
 def test_a_finished_record_goes_with_everything_of_it_when_its_time_is_over(
@@ -193,7 +193,7 @@ def test_a_finished_record_goes_with_everything_of_it_when_its_time_is_over(
     jobs.submit("tomo", ttlSecondsAfterFinished=1)
     play(first_pod(jobs, "tomo"), "Succeeded", ended(0))
 
-    until(lambda: not control_plane_namespace.get("segmentationjobs,jobs,pods")["items"], 30)
+    until(lambda: not control_plane_namespace.get("segmentationjobs,jobs,pods")["items"])
 
 
 def test_a_running_time_that_is_over_ends_the_job(
@@ -204,7 +204,7 @@ def test_a_running_time_that_is_over_ends_the_job(
     play(first_pod(jobs, "tomo"), "Running", running(since=LONG_AGO))
 
     jobs.wait("tomo", "Succeeded", "False", "DeadlineExceeded")
-    until(lambda: not control_plane_namespace.get("jobs,pods")["items"], 30)
+    until(lambda: not control_plane_namespace.get("jobs,pods")["items"])
 
 
 def test_a_kueue_that_suspends_the_job_is_waited_for(
@@ -261,7 +261,7 @@ def test_a_job_that_gets_no_pod_says_why_and_fails(
     jobs.wait("tomo", "Succeeded", "False", reason)
 
     assert jobs.status("tomo")["failure"]["hint"]
-    until(lambda: not control_plane_namespace.get("jobs")["items"], 30)
+    until(lambda: not control_plane_namespace.get("jobs")["items"])
 
 
 def test_a_quota_that_is_used_up_is_waited_for(

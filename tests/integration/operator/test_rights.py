@@ -62,7 +62,7 @@ def running(operator: OperatorProcess, jobs: Jobs, play: Play) -> dict[str, Any]
     """A job `tomo` whose pod runs; returns the pod."""
     operator.start(max_active_jobs=5)
     jobs.submit("tomo")
-    until(lambda: jobs.status("tomo").get("podUid"), 30)
+    until(lambda: jobs.status("tomo").get("podUid"))
     pod = jobs.pod("tomo")
     assert pod
     return pod
@@ -99,7 +99,7 @@ def test_a_pod_made_by_hand_with_a_fitting_name_and_labels_may_not_report(
     control_plane_namespace.apply(hand_made(labels))
     operator.start()
     jobs.submit("tomo")
-    until(lambda: jobs.status("tomo").get("podUid"), 30)
+    until(lambda: jobs.status("tomo").get("podUid"))
     pod = control_plane_namespace.get("pod", "tomo-abcde")
 
     answer = pod_of(pod).report("tomo")
@@ -119,7 +119,7 @@ def test_the_pod_of_a_previous_attempt_may_not_report(
         "finishedAt": "2026-03-01T12:00:01Z",
     }
     play(running, "Failed", {"terminated": ended})
-    until(lambda: jobs.status("tomo").get("attempt") == 2, 60)
+    until(lambda: jobs.status("tomo").get("attempt") == 2)
 
     answer = earlier.report("tomo")
 

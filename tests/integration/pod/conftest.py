@@ -113,10 +113,10 @@ def container_of(control_plane_namespace: Kubectl, jobs: Jobs) -> Iterator[Calla
     with tempfile.TemporaryDirectory() as folder:
 
         def make(name: str, **environment: str) -> Container:
-            until(lambda: jobs.pod(name) is not None, 30)
+            until(lambda: jobs.pod(name) is not None)
             pod = jobs.pod(name)
             assert pod
-            until(lambda: f"{name}-s3" in names_of_secrets(control_plane_namespace), 10)
+            until(lambda: f"{name}-s3" in names_of_secrets(control_plane_namespace))
             container = Container(control_plane_namespace, pod, Path(folder) / pod["metadata"]["uid"], environment)
             started.append(container)
             return container

@@ -292,7 +292,7 @@ def test_a_wrong_key_is_named_by_the_condition_and_the_job_starts_when_it_is_men
 
     jobs.wait("tomo", "Scheduled", "False", "StoreKeysRefused")
 
-    until(lambda: ("Warning", "StoreKeysRefused") in jobs.events("tomo"), 10)
+    until(lambda: ("Warning", "StoreKeysRefused") in jobs.events("tomo"))
     assert jobs.pod("tomo") is None
     file.write_text(right)
     jobs.wait("tomo", "Scheduled", "False", "Pending")
@@ -308,13 +308,13 @@ def test_a_restarted_operator_renews_the_credentials_of_a_job_that_goes_on(
 ) -> None:
     operator.start()
     jobs.submit("tomo")
-    until(lambda: "tomo-s3" in control_plane_namespace("get", "secrets", "--output=name"), 30)
+    until(lambda: "tomo-s3" in control_plane_namespace("get", "secrets", "--output=name"))
     before = control_plane_namespace.get("secret", "tomo-s3")
     operator.kill()
 
     operator.start()
 
-    until(lambda: control_plane_namespace.get("secret", "tomo-s3")["data"] != before["data"], 30)
+    until(lambda: control_plane_namespace.get("secret", "tomo-s3")["data"] != before["data"])
     after = control_plane_namespace.get("secret", "tomo-s3")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["metadata"]["ownerReferences"] == before["metadata"]["ownerReferences"]
@@ -331,7 +331,7 @@ def test_a_secret_of_somebody_elses_is_left_as_it_is(
     jobs.wait("tomo", "Succeeded", "False", "SecretNameTaken")
 
     assert control_plane_namespace.get("secret", "tomo-s3") == before
-    until(lambda: not control_plane_namespace.get("jobs")["items"], 30)
+    until(lambda: not control_plane_namespace.get("jobs")["items"])
 
 
 def test_an_operator_reads_no_secret_and_deletes_none(
@@ -345,7 +345,7 @@ def test_an_operator_reads_no_secret_and_deletes_none(
         except RefusedError:
             return False
 
-    until(lambda: may("patch"), 20)
+    until(lambda: may("patch"))
     assert {verb for verb in ("get", "list", "watch", "create", "update", "patch", "delete") if may(verb)} == {
         "create",
         "patch",
@@ -355,8 +355,8 @@ def test_an_operator_reads_no_secret_and_deletes_none(
 def test_the_secret_goes_with_its_job(operator: OperatorProcess, jobs: Jobs, control_plane_namespace: Kubectl) -> None:
     operator.start()
     jobs.submit("tomo")
-    until(lambda: "tomo-s3" in control_plane_namespace("get", "secrets", "--output=name"), 30)
+    until(lambda: "tomo-s3" in control_plane_namespace("get", "secrets", "--output=name"))
 
     control_plane_namespace("patch", "segjob", "tomo", "--type=merge", '--patch={"spec":{"desiredState":"Cancelled"}}')
 
-    until(lambda: "tomo-s3" not in control_plane_namespace("get", "secrets", "--output=name"), 60)
+    until(lambda: "tomo-s3" not in control_plane_namespace("get", "secrets", "--output=name"))

@@ -20,6 +20,7 @@ from support.segmentation_jobs import BUSY
 from support.waiting import until
 
 Make = Callable[..., Container]
+pytestmark = pytest.mark.timeout(900)
 
 AWAY_SECONDS = 6
 """After the inference's end. A minute makes no difference but the time that this takes."""
@@ -61,17 +62,17 @@ def test_a_job_survives_a_store_and_an_api_server_that_go_away_in_its_middle(
         container = container_of("tomo", KUBERNETES_SERVICE_HOST="127.0.0.1", KUBERNETES_SERVICE_PORT=str(line.port))
         container.start()
         assert container.process
-        until(lambda: "Processing tile" in container.log, 100)
+        until(lambda: "Processing tile" in container.log)
         server.stop()
         line.cut()
-        until(lambda: "Uploading artifacts" in container.log, 100)
+        until(lambda: "Uploading artifacts" in container.log)
         seen = progress(jobs)
         back = threading.Timer(AWAY_SECONDS, server.start)
         back.start()
-        until(lambda: "answers again" in container.log, 100)
+        until(lambda: "answers again" in container.log)
         back.join()
         line.mend()
-        code = container.process.wait(60)
+        code = container.process.wait(120)
 
     assert code == 0, container.log
     assert seen < 98, "nothing of the end was told while nobody could be told"

@@ -17,6 +17,7 @@ from support.segmentation_jobs import BUSY
 from support.waiting import until
 
 Make = Callable[..., Container]
+pytestmark = pytest.mark.timeout(900)
 
 
 def uid_of(kubectl: Kubectl, name: str) -> str:
@@ -84,7 +85,7 @@ def next_pod(jobs: Jobs, container: Container) -> None:
         pod = jobs.pod("tomo")
         return pod is not None and pod["metadata"]["uid"] != container.pod["metadata"]["uid"]
 
-    until(there, 60)
+    until(there)
 
 
 def test_a_late_writer_of_an_old_attempt_changes_nothing(
@@ -95,7 +96,7 @@ def test_a_late_writer_of_an_old_attempt_changes_nothing(
     late = container_of("tomo")
     late.start()
     assert late.process
-    until(lambda: working(late), 100)
+    until(lambda: working(late))
     late.process.send_signal(signal.SIGSTOP)  # as a node that is cut off: it goes on later, and knows nothing
     play_end(control_plane_namespace, late, 75)
     next_pod(jobs, late)
@@ -107,7 +108,7 @@ def test_a_late_writer_of_an_old_attempt_changes_nothing(
 
     late.process.send_signal(signal.SIGCONT)
 
-    assert late.process.wait(100) == 0, "the job has a result, and that it is not this attempt's is no failure"
+    assert late.process.wait(120) == 0, "the job has a result, and that it is not this attempt's is no failure"
     assert code == 0
     assert Manifest.model_validate_json(manifest).attempt == 2
     assert stocked.get(keys.job_manifest(uid)) == manifest
@@ -173,11 +174,11 @@ def test_sigterm_ends_a_pod_with_a_code_that_is_tried_again(
     container = container_of("tomo")
     container.start()
     assert container.process
-    until(lambda: working(container), 100)
+    until(lambda: working(container))
 
     container.process.terminate()
 
-    assert container.process.wait(30) == 75
+    assert container.process.wait(120) == 75
     assert container.last_word.retryable
 
 

@@ -69,7 +69,7 @@ def site(tmp_path: Path, annotations: dict[str, str]) -> Iterator[Site]:
             yield Site(proxy, token.stdout.strip(), server, script, errors)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(120)
         server.stdout.close()
 
 

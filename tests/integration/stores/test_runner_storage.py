@@ -141,7 +141,7 @@ def mended_after(line, seconds: float):
     """Mend the line when it has been cut for a while."""
 
     def mend() -> None:
-        until(lambda: line.cuts, 60)
+        until(lambda: line.cuts)
         time.sleep(seconds)
         line.mend()
 
