@@ -42,13 +42,13 @@ def nnunet_network(model: Model) -> torch.nn.Module:
     )
 
 
-def nnunet_predictor(model: Model, step_size: float, mirroring: bool) -> nnUNetPredictor:
-    """nnU-Net's own predictor for the model."""
+def nnunet_predictor(model: Model, step_size: float, mirroring: bool, device: torch.device = CPU) -> nnUNetPredictor:
+    """nnU-Net's own predictor for the model, on a GPU with all that it keeps there."""
     predictor = nnUNetPredictor(
         tile_step_size=step_size,
         use_mirroring=mirroring,
-        perform_everything_on_device=False,
-        device=CPU,
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
         allow_tqdm=False,
     )
     predictor.manual_initialization(

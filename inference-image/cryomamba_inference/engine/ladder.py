@@ -82,4 +82,7 @@ def _setting(work: Work) -> Setting:
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The second is what torch says where none of cuDNN's kernels got the room that it needs (ATen's `Conv_v8.cpp`).
+    return any(words in str(error) for words in ("can't allocate memory", "unable to find an engine"))

@@ -13,7 +13,7 @@ from cryomamba_inference.engine.network_input import chunk_bytes
 from cryomamba_inference.engine.network_memory import network_of, pass_bytes
 from cryomamba_inference.engine.plane import label_dtype
 from cryomamba_inference.engine.resampling import UnsupportedError
-from cryomamba_inference.engine.slab_shapes import PLANES_AT_ONCE, held_planes
+from cryomamba_inference.engine.slab_shapes import PLANES_AT_ONCE, held_planes, transfer_bytes
 from cryomamba_inference.engine.suitability import Route, plan_route
 from cryomamba_inference.engine.tiling import Tiling, in_file_axes, largest_overlap, mirrorings, tile_volume
 
@@ -86,12 +86,13 @@ def plan_memory(
     tiling = tile_volume(route.seen, facts.patch_size, facts.transpose_forward, options.step_size)
     weights, network = _network(facts, configuration, options, setting)
     channels = len(facts.channel_names)
+    lines, on_device = transfer_bytes(tiling, channels, setting.device)
     sums = {"sums": _sums(tiling, facts, route, options), "logits": _logits(tiling, facts, route, options)}
     host = {
         "program": _ITSELF,
         # The first fold's; those of all are mapped from their files.
         "weights": weights,
-        "input": _input(tiling, route, channels),
+        "input": lines + _resampled(tiling, route, channels),
         "labels": _labels(tiling, facts, shape, options),
         "preview": _FLOAT * (facts.heads + 3) * math.prod(tiling.padded[1:]),
     }
@@ -102,7 +103,7 @@ def plan_memory(
         # Every fold's, and those of one in half precision.
         "weights": weights * setting.folds + weights // 2,
         **network,
-        "lines": _FLOAT * channels * math.prod(tiling.patch[:2]) * tiling.padded[2],
+        "lines": on_device,
     }
     if setting.sums_on_host:
         return MemoryPlan(tiles, {**host, **sums, "tile": _tile(facts)}, device)
@@ -212,13 +213,13 @@ def _logits(tiling: Tiling, facts: ModelFacts, route: Route, options: Options) -
     return kept + gathered + decided
 
 
-def _input(tiling: Tiling, route: Route, channels: int) -> int:
-    lines = 2 * _FLOAT * channels * math.prod(tiling.patch[:2]) * tiling.padded[2]
+def _resampled(tiling: Tiling, route: Route, channels: int) -> int:
+    """What is kept of the volume, resampled, for lines to be read from."""
     if not route.into.changes:
-        return lines
+        return 0
     _, rows, columns = tiling.shape
     held = _FLOAT * channels * min(tiling.patch[0], tiling.shape[0]) * rows * columns
-    return lines + held + chunk_bytes(route.into, channels)
+    return held + chunk_bytes(route.into, channels)
 
 
 def _labels(tiling: Tiling, facts: ModelFacts, shape: Shape, options: Options) -> int:

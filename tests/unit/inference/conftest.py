@@ -1,143 +1,14 @@
-"""Tiny nnU-Net models with random weights, written as nnU-Net's trainer writes them."""
+"""Tiny nnU-Net models with random weights."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-
-def _architecture(network: str, dimensions: int) -> dict[str, Any]:
-    return {
-        "network_class_name": f"dynamic_network_architectures.architectures.unet.{network}",
-        "arch_kwargs": {
-            "n_stages": 2,
-            "features_per_stage": [4, 8],
-            "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
-            "kernel_sizes": [[3] * dimensions] * 2,
-            "strides": [[1] * dimensions, [2] * dimensions],
-            ("n_conv_per_stage" if network == "PlainConvUNet" else "n_blocks_per_stage"): [1, 1],
-            "n_conv_per_stage_decoder": [1],
-            "conv_bias": True,
-            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
-            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
-
-
-def _plans(
-    configuration: str, network: str, patch: list[int], spacing: list[float], transpose: list[int], channels: int
-) -> dict[str, Any]:
-    resampling: dict[str, Any] = {}
-    for name, order, is_seg in (("data", 3, False), ("seg", 1, True), ("probabilities", 1, False)):
-        resampling[f"resampling_fn_{name}"] = "resample_data_or_seg_to_shape"
-        arguments = {"is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None}
-        resampling[f"resampling_fn_{name}_kwargs"] = arguments
-    return {
-        "dataset_name": "Dataset001_Tiny",
-        "plans_name": "nnUNetPlans",
-        "original_median_spacing_after_transp": [2.0, 1.0, 1.5],
-        "original_median_shape_after_transp": [20, 20, 20],
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": transpose,
-        "transpose_backward": [transpose.index(axis) for axis in range(3)],
-        "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {
-            str(channel): {
-                "mean": 0.1 + channel,
-                "std": 1.1 + channel,
-                "percentile_00_5": -2.5 - channel,
-                "percentile_99_5": 2.5,
-            }
-            for channel in range(channels)
-        },
-        "configurations": {
-            configuration: {
-                "data_identifier": f"nnUNetPlans_{configuration}",
-                "preprocessor_name": "DefaultPreprocessor",
-                "batch_size": 2,
-                "patch_size": patch,
-                "spacing": spacing,
-                "normalization_schemes": ["ZScoreNormalization"] * channels,
-                "use_mask_for_norm": [False] * channels,
-                **resampling,
-                "architecture": _architecture(network, len(patch)),
-                "batch_dice": False,
-            }
-        },
-    }
+from support import nnunet_models
 
 
 @pytest.fixture(scope="session")
 def write_model() -> Callable[..., Path]:
     """Return a function that writes an nnU-Net result folder and returns it."""
-
-    def write(
-        folder: Path,
-        *,
-        folds: tuple[str, ...] = ("0",),
-        patch: tuple[int, ...] = (16, 16, 16),
-        spacing: tuple[float, ...] | None = None,
-        transpose: tuple[int, int, int] = (0, 1, 2),
-        network: str = "PlainConvUNet",
-        dataset: dict[str, Any] | None = None,
-        mirroring: tuple[int, ...] | None = None,
-        heads: int = 3,
-        configuration: str | None = None,
-        plans_changes: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Path:
-        import json  # torch takes seconds: only tests that use it wait for it
-
-        import numpy as np
-        import torch
-        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-        configuration = configuration or ("3d_fullres" if len(patch) == 3 else "2d")
-        spacing = spacing or (2.0, 1.0, 1.5)[-len(patch) :]
-        dataset = dataset or {
-            "channel_names": {"0": "density"},
-            "labels": {"background": 0, "membrane": 1, "particle": 2},
-            "file_ending": ".nii.gz",
-        }
-        channels = len(dataset["channel_names"])
-        plans = _plans(configuration, network, list(patch), list(spacing), list(transpose), channels)
-        architecture = plans["configurations"][configuration]["architecture"]
-        for number, fold in enumerate(folds):
-            torch.manual_seed(100 + number)
-            weights = get_network_from_plans(
-                architecture["network_class_name"],
-                architecture["arch_kwargs"],
-                architecture["_kw_requires_import"],
-                channels,
-                heads,
-                deep_supervision=True,
-            )
-            optimiser = torch.optim.SGD(weights.parameters(), 0.01, momentum=0.99, nesterov=True)
-            arguments = {"plans": plans, "configuration": configuration, "fold": fold, "dataset_json": dataset}
-            (folder / f"fold_{fold}").mkdir(parents=True)
-            torch.save(
-                {
-                    "network_weights": weights.state_dict(),
-                    "optimizer_state": optimiser.state_dict(),
-                    "grad_scaler_state": None,
-                    "logging": {"ema_fg_dice": [np.float32(0.5), np.float64(0.25)], "train_losses": [1.0, 0.5]},
-                    "_best_ema": np.float64(0.5),
-                    "current_epoch": 2,
-                    "init_args": {**arguments, "device": torch.device("cpu")},
-                    "trainer_name": "nnUNetTrainer",
-                    "inference_allowed_mirroring_axes": mirroring or tuple(range(len(patch))),
-                },
-                folder / f"fold_{fold}" / "checkpoint_final.pth",
-            )
-        if plans_changes is not None:
-            plans_changes(plans["configurations"][configuration])
-        (folder / "plans.json").write_text(json.dumps(plans))
-        (folder / "dataset.json").write_text(json.dumps(dataset))
-        return folder
-
-    return write
+    return nnunet_models.write_model

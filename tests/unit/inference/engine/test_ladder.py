@@ -49,6 +49,7 @@ def failing(work: Work, monkeypatch: pytest.MonkeyPatch, error: Exception, *, fi
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("GET was unable to find an engine to execute this computation after trying 3 plans."),
     ],
 )
 def test_the_batch_is_halved_until_it_fits_and_slabs_that_are_there_stay(

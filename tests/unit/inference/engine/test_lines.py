@@ -15,9 +15,11 @@ from cryomamba_inference.engine import streaming
 from cryomamba_inference.engine.image import ArrayImage, Box
 from cryomamba_inference.engine.interface import Options
 from cryomamba_inference.engine.lines import Corner, Lines
+from cryomamba_inference.engine.slab_shapes import transfer_bytes
 from cryomamba_inference.engine.streaming import Work, stream
 from cryomamba_inference.engine.suitability import plan_route
 from cryomamba_inference.engine.survey import survey
+from cryomamba_inference.engine.tiling import tile_volume
 from cryomamba_inference.model import load_model
 
 CORNERS: list[Corner] = [(0, 0), (0, 4), (8, 0), (8, 4)]
@@ -125,6 +127,18 @@ def test_closing_waits_for_the_line_that_is_being_read_and_reads_no_other() -> N
     assert source.read[:2] == CORNERS[:2]
     assert CORNERS[3] not in source.read
     assert readers() == []
+
+
+def test_what_lines_take_is_told_for_either_device() -> None:
+    tiling = tile_volume((40, 100, 90), (32, 48, 48), (0, 1, 2), 0.5)
+    being_read = 4 * 16 * 48 * 90
+    line = 2 * 2 * being_read
+
+    on_cpu, on_gpu = (transfer_bytes(tiling, 2, device) for device in ("cpu", "cuda"))
+
+    assert on_cpu == (line + being_read, 0)
+    assert on_gpu == (2 * (1 << 21) + being_read, 2 * line)
+    assert 1 << 20 < line < 1 << 21
 
 
 @pytest.fixture
