@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,9 +37,10 @@ def model(tmp_path_factory, write_model) -> SimpleNamespace:
     """A model's zip and card."""
     folder = tmp_path_factory.mktemp("model")
     archive = folder / "model.zip"
-    digest = pack_model(write_model(folder / "result", mirroring=(0,)), archive)
+    result = write_model(folder / "result", mirroring=(0,))
+    digest = pack_model(result, archive)
     card = ModelCard(labels=LABELS, spacing_policy="ignore", contrast="dark", digest=digest)
-    return SimpleNamespace(archive=archive, card=card, cache=folder / "cache")
+    return SimpleNamespace(archive=archive, card=card, cache=folder / "cache", folder=result)
 
 
 @pytest.fixture
@@ -281,17 +283,11 @@ def two_channels(task, write_model, tmp_path) -> SimpleNamespace:
     folder = write_model(
         tmp_path / "two", dataset={"channel_names": {"0": "even", "1": "odd"}, "labels": names}, mirroring=(0,)
     )
-    digest = pack_model(folder, tmp_path / "two.zip")
     data = np.random.default_rng(4).normal(size=(2, 18, 20, 24)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(data.T, np.diag([13.48, 13.48, 13.48, 1])), tmp_path / "input.nii.gz")
     plain = task()
-    store, key = Path(plain.store.root), keys.model_archive("two", digest)
-    (store / key).parent.mkdir(parents=True)
-    (store / key).write_bytes((tmp_path / "two.zip").read_bytes())
-    (store / plain.input_key).write_bytes((tmp_path / "input.nii.gz").read_bytes())
-    card = plain.model.card.model_copy(update={"digest": digest})
-    reference = ModelReference(name="two", key=key, card=card, cache=plain.model.cache)
-    return SimpleNamespace(plain=plain, task=plain.model_copy(update={"model": reference}), folder=folder, data=data)
+    (Path(plain.store.root) / plain.input_key).write_bytes((tmp_path / "input.nii.gz").read_bytes())
+    return SimpleNamespace(plain=plain, task=with_model(plain, folder), folder=folder, data=data)
 
 
 def test_volumes_of_one_file_are_the_channels_of_a_model(two_channels, run):
@@ -377,6 +373,138 @@ def test_a_volume_that_cannot_be_segmented_fails_by_name_and_not_as_background(t
     assert failed.value.failure.code is FailureCode.VALIDATION_ERROR
     assert words in failed.value.failure.message
     assert failed.value.failure.hint
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(np.ones((1, 1, 1), np.float32), id="one voxel"),
+        pytest.param(np.zeros((1, 20, 24), np.float32), id="one plane of zeros"),
+    ],
+)
+def test_a_volume_without_any_contrast_fails_by_name_however_small(task, run, data):
+    with pytest.raises(FailureError, match="Every voxel is") as failed:
+        run(task(data))
+
+    assert failed.value.failure.code is FailureCode.VALIDATION_ERROR
+    assert failed.value.failure.hint
+
+
+def thin(axis: int) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=[1 if number == axis else 20 for number in range(3)]).astype(np.float32)
+
+
+def extremes(dtype: type) -> np.ndarray:
+    bounds = np.iinfo(dtype)
+    return np.random.default_rng(2).choice(np.array([bounds.min, -1 % bounds.max, bounds.max], dtype), (18, 20, 24))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(thin(0), id="one voxel along Z"),
+        pytest.param(thin(1), id="one voxel along Y"),
+        pytest.param(thin(2), id="one voxel along X"),
+        pytest.param(extremes(np.int16), id="the extremes of 16 bits with a sign"),
+        pytest.param(extremes(np.uint16), id="the extremes of 16 bits without one"),
+    ],
+)
+def test_a_volume_at_the_edge_of_what_there_is_gets_nnunets_labels(task, run, model, data):
+    from torch import device
+
+    from cryomamba_inference.model import load_model
+    from support.nnunet_reference import nnunet_predictor
+
+    done = run(task(data))
+
+    predictor = nnunet_predictor(load_model(model.folder, "all", device("cpu")), 0.5, mirroring=True)
+    expected = predictor.predict_single_npy_array(data[None].astype(np.float32), {"spacing": [2.0, 1.0, 1.5]})
+    with mrcfile.open(done.prefix / "segmentation.mrc") as mrc:
+        found = mrc.data.reshape(data.shape)
+    # nnU-Net sums in float16: near-ties may differ.
+    assert np.mean(found != expected) < 0.01
+    assert len(np.unique(expected)) > 1
+
+
+class Touch:
+    """What a pickle holds that runs a command where it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self._marker}",)
+
+
+def of_another_architecture(folder: Path, _: Path) -> None:
+    change_plans(folder, lambda entry: entry["architecture"]["arch_kwargs"].update(features_per_stage=[6, 8]))
+
+
+def of_a_cascade(folder: Path, _: Path) -> None:
+    change_plans(folder, lambda entry: entry.update(previous_stage="3d_lowres"))
+
+
+def that_runs_code_from_its_plans(folder: Path, marker: Path) -> None:
+    runs = {"nonlin": "os.system", "nonlin_kwargs": {"command": f"touch {marker}"}}
+    change_plans(folder, lambda entry: entry["architecture"]["arch_kwargs"].update(runs))
+
+
+def that_runs_code_from_its_pickle(folder: Path, marker: Path) -> None:
+    import torch
+
+    checkpoint = folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(checkpoint, weights_only=False)
+    torch.save({**content, "logging": Touch(marker)}, checkpoint)
+
+
+def of_another_fold(folder: Path, _: Path) -> None:
+    (folder / "fold_0").rename(folder / "fold_3")
+
+
+def change_plans(folder: Path, change: Callable[[dict], None]) -> None:
+    plans = json.loads((folder / "plans.json").read_text())
+    change(plans["configurations"]["3d_fullres"])
+    (folder / "plans.json").write_text(json.dumps(plans))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "hint"),
+    [
+        (of_another_fold, "the model has no fold 0", "The model has folds 3"),
+        (of_another_architecture, "has shape", "another training"),
+        (of_a_cascade, "needs the result of '3d_lowres'", "3d_fullres or 3d_lowres"),
+        (that_runs_code_from_its_plans, "os.system", ""),
+        (that_runs_code_from_its_pickle, "posix.system", ""),
+    ],
+)
+def test_a_model_that_cannot_be_used_fails_by_name_and_runs_no_code(
+    task, run, write_model, tmp_path, spoil, words, hint
+):
+    folder, marker = write_model(tmp_path / "bad"), tmp_path / "it-ran"
+    spoil(folder, marker)
+
+    with pytest.raises(FailureError) as failed:
+        run(with_model(task(folds=[0]), folder))
+
+    failure = failed.value.failure
+    assert failure.code is FailureCode.VALIDATION_ERROR
+    assert words in failure.message
+    assert failure.hint
+    assert hint in failure.hint
+    assert not marker.exists()
+
+
+def with_model(plain: Task, folder: Path) -> Task:
+    """Return a task for another model, which is put into its store."""
+    archive = folder.with_suffix(".zip")
+    digest = pack_model(folder, archive)
+    key = keys.model_archive("other", digest)
+    stored = Path(plain.store.root) / key
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(archive.read_bytes())
+    card = plain.model.card.model_copy(update={"digest": digest})
+    reference = ModelReference(name="other", key=key, card=card, cache=plain.model.cache)
+    return plain.model_copy(update={"model": reference})
 
 
 def start(task: Task, *options: str, **kwargs) -> subprocess.Popen[bytes]:

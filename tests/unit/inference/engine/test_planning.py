@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mrcfile
 import numpy as np
@@ -21,42 +21,11 @@ from cryomamba_inference.engine.fitting import Fit, Free, best_setting, fit, nex
 from cryomamba_inference.engine.image import Shape
 from cryomamba_inference.engine.interface import Options
 from cryomamba_inference.engine.planning import Outlook, Setting, foresee
+from support.model_grid import CASES, blobs, labels, of_channels
+from support.peak_memory import Segmenting, peaks
 
 EVERYTHING = Free(None, None)
 ALLOWANCE = 150 * 10**6
-
-MEASURE = """
-import sys, threading, time
-import numpy as np, torch
-from pathlib import Path
-from cryomamba_inference.engine import Options
-from cryomamba_inference.engine.segmenting import segment
-from cryomamba_inference.model import load_model
-
-def anonymous():
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) * 1024
-
-torch.set_num_threads(1)
-volume = np.load(sys.argv[2], mmap_mode="r")
-model = load_model(Path(sys.argv[1]), "all", torch.device("cpu"))
-before, peak, done = anonymous(), [0], threading.Event()
-def watch():
-    while not done.wait(0.002):
-        peak[0] = max(peak[0], anonymous())
-watcher = threading.Thread(target=watch)
-watcher.start()
-for _ in segment(model, volume, voxel_size_nm=(1.0, 1.0, 1.0), options=Options(**eval(sys.argv[3]))):
-    pass
-done.set()
-watcher.join()
-print(peak[0] - before)
-"""
-
-
-def labels(count: int) -> dict[str, Any]:
-    names = {"background": 0, **{f"label{number}": number for number in range(1, count)}}
-    return {"channel_names": {"0": "density"}, "labels": names, "file_ending": ".nii.gz"}
 
 
 def fit_for(
@@ -83,47 +52,93 @@ def outlook_for(*arguments: Any) -> Outlook:
     return fit_for(*arguments).outlook
 
 
-@pytest.mark.parametrize(
-    ("variation", "shape", "options"),
-    [
-        pytest.param({}, (48, 256, 256), {"step_size": 1.0, "mirroring": False}, id="as it is"),
-        pytest.param(
-            {"heads": 16, "dataset": labels(16)},
-            (40, 128, 160),
-            {"step_size": 0.75, "mirroring": False, "save_probabilities": True},
-            id="sixteen classes and their probabilities",
-        ),
-        pytest.param(
-            {"spacing": (1.5, 2.0, 2.0)},
-            (60, 300, 320),
-            {"step_size": 1.0, "mirroring": False, "spacing_policy": "nm"},
-            id="resampled",
-        ),
-        pytest.param(
-            {"spacing": (1.5, 1.2, 1.3), "dataset": {**labels(3), "channel_names": {"0": "a", "1": "b", "2": "c"}}},
-            (30, 200, 220),
-            {"step_size": 1.0, "mirroring": False, "spacing_policy": "nm"},
-            id="three channels, resampled",
-        ),
-    ],
-)
-def test_memory_is_no_more_than_was_told_and_not_much_less(
-    write_model: Callable[..., Path],
-    tmp_path: Path,
-    variation: dict[str, Any],
-    shape: tuple[int, int, int],
-    options: dict[str, Any],
+def whole_and_coarse(**options: Any) -> dict[str, Any]:
+    return {"step_size": 1.0, "mirroring": False, **options}
+
+
+LARGE = {
+    "four classes": ({"heads": 4, "dataset": labels(4), "patch": (32, 64, 64)}, (64, 512, 512), whole_and_coarse()),
+    "forty classes, resampled": (
+        {"heads": 40, "dataset": labels(40), "patch": (16, 64, 64), "spacing": (2.0, 2.0, 2.0)},
+        (64, 512, 512),
+        whole_and_coarse(spacing_policy="nm"),
+    ),
+    "sixteen classes and their probabilities": (
+        {"heads": 16, "dataset": labels(16), "patch": (16, 32, 32)},
+        (40, 128, 160),
+        {"step_size": 0.75, "mirroring": False, "save_probabilities": True},
+    ),
+    "three channels, resampled": (
+        {"spacing": (1.5, 1.2, 1.3), "dataset": of_channels("a", "b", "c"), "patch": (16, 32, 32)},
+        (30, 200, 220),
+        whole_and_coarse(spacing_policy="nm"),
+    ),
+}
+"""Variations of the model, shapes and options, where what is there of the volume outweighs the rest."""
+
+
+@pytest.fixture(scope="module")
+def measured(write_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Return a function that tells and measures what segmenting some volumes takes, in bytes, by their names."""
+
+    def measure(kinds: dict[str, tuple[dict[str, Any], Any, dict[str, Any], VoxelSize | None]]) -> dict[str, Any]:
+        folder, told, segmentings = tmp_path_factory.mktemp("measured"), [], []
+        for number, (variation, volume, options, voxel_size) in enumerate(kinds.values()):
+            model, file = write_model(folder / f"{number}", **variation), folder / f"{number}.npy"
+            np.save(file, volume)
+            outlook = outlook_for(model, volume.shape[-3:], Options(**options), EVERYTHING, "cpu", voxel_size)
+            told.append(outlook.memory.host_bytes)
+            segmentings.append(Segmenting(str(model), str(file), options, voxel_size))
+        return dict(zip(kinds, zip(told, peaks(segmentings), strict=True), strict=True))
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def grid(measured: Callable[..., Any]) -> dict[str, tuple[int, int]]:
+    options = {
+        name: {
+            "step_size": case.step_size,
+            "mirroring": case.mirroring,
+            "spacing_policy": "ignore" if case.voxel_size is None else "nm",
+        }
+        for name, case in CASES.items()
+    }
+    kinds = {name: (case.model, blobs(case), options[name], case.voxel_size) for name, case in CASES.items()}
+    return cast("dict[str, tuple[int, int]]", measured(kinds))
+
+
+@pytest.fixture(scope="module")
+def large(measured: Callable[..., Any]) -> dict[str, tuple[int, int]]:
+    rng = np.random.default_rng(0)
+    kinds = {}
+    for name, (variation, shape, options) in LARGE.items():
+        channels = len(variation["dataset"]["channel_names"])
+        volume = rng.standard_normal((channels, *shape), dtype=np.float32)
+        kinds[name] = (variation, volume, options, (1.0, 1.0, 1.0))
+    return cast("dict[str, tuple[int, int]]", measured(kinds))
+
+
+@pytest.mark.timeout(400)  # its first one waits for all that is measured
+@pytest.mark.parametrize("name", CASES)
+def test_memory_of_every_kind_of_model_is_no_more_than_was_told_and_not_much_less(
+    grid: dict[str, tuple[int, int]], name: str
 ) -> None:
-    folder = write_model(tmp_path / "m", patch=(16, 32, 32), **variation)
-    channels = len(variation.get("dataset", labels(3))["channel_names"])
-    np.save(tmp_path / "volume.npy", np.random.default_rng(0).normal(size=(channels, *shape)).astype(np.float32))
+    told, peak = grid[name]
 
-    told = outlook_for(folder, shape, Options(**options), EVERYTHING, "cpu", (1.0, 1.0, 1.0)).memory.host_bytes
-    command = [sys.executable, "-c", MEASURE, str(folder), str(tmp_path / "volume.npy"), repr(options)]
-    measured = int(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=100, text=True).stdout)
+    print(f"told {told / 1e6:.1f} MB, measured {peak / 1e6:.1f} MB")
+    assert peak <= told <= 1.15 * peak + ALLOWANCE
 
-    print(f"told {told / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB")
-    assert measured <= told <= 1.15 * measured + ALLOWANCE
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", LARGE)
+def test_memory_of_a_large_volume_is_no_more_than_was_told_and_not_much_less(
+    large: dict[str, tuple[int, int]], name: str
+) -> None:
+    told, peak = large[name]
+
+    print(f"told {told / 1e6:.0f} MB, measured {peak / 1e6:.0f} MB")
+    assert peak <= told <= 1.15 * peak + ALLOWANCE
 
 
 def test_memory_does_not_grow_with_the_number_of_planes(write_model: Callable[..., Path], tmp_path: Path) -> None:
