@@ -1,36 +1,56 @@
-"""Times and weighs the streaming engine against nnU-Net's own code on two cores, everything but the network itself.
+"""The streaming engine against nnU-Net's own code on two cores (run with `python -P`, as `make bench` does).
 
-Prints lines ``name ours peer ratio``; a ratio above 1 is in our favour. Each side runs in a process of its own, which
-tells its wall time and by how much its anonymous memory (RssAnon) grew at the peak.
+Prints lines ``name ours peer ratio``; a ratio above 1 is in our favour. Each side runs in a process of its own, in turn
+with the other; a ratio is the median of the rounds'. Name some lines to have these only, with those that come of the
+same runs.
 
-- ``engine-seconds``, ``engine-megabytes``: a sliding window of patch 128 and step 0.5 over 512 cubed, four classes and
-  a network that costs next to nothing, from a file to labels; against nnU-Net's `predict_sliding_window_return_logits`.
-- ``engine-depth-megabytes``: ours at Z = 256 as ``ours``, at Z = 1024 as ``peer``: what it holds must not grow with Z.
+- ``engine-seconds``: all but the network: a sliding window of patch 128 and step 0.5 over 512 cubed, four classes and a
+  network that costs next to nothing, from a file to labels; against nnU-Net's `predict_sliding_window_return_logits`.
+  ``engine-network-seconds`` is what the network took on either side and is left out there. ``engine-megabytes``: by how
+  much anonymous memory (RssAnon) grew at the peak.
+- ``engine-depth-megabytes``: the same for ours at Z = 256 as ``ours``, at Z = 1024 as ``peer``.
 - ``resample-seconds``, ``resample-megabytes``: logits of sixteen classes from 96 x 192 x 192 to twice that, and the
   decision; against nnU-Net's default resampling, and (``resample-torch-...``) against `resample_torch_fornnunet`.
+- ``whole-job-seconds``: a job with the demo model on 128 x 256 x 256, from the start of the runner's process to the
+  manifest; against nnU-Net's `predict_from_files` with one worker a stage. Once: it takes long enough.
+  ``whole-job-megabytes``: by how much the tree of processes (PSS) grew at the peak over one that has done its imports.
+- ``limited-job-megabytes``: a 2 GB float32 MRC by the runner in a memory control group of 1.5 GB, which ``peer`` is:
+  there is a line only if it finishes; ``ours`` is its anonymous memory. Step 1, no mirroring.
 
-``--edge N`` makes the first volume smaller, for a try.
+``--edge N`` makes the first volume smaller, for a try; ``--rounds N`` tells how often.
 """
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+# `-P` keeps this folder, whose names are those of modules of Python, out of the path.
+sys.path.append(str(Path(__file__).parent / "shared"))
+
 import numpy as np
+import whole_jobs
 
 THREADS = 2
 CLASSES = 4
 PATCH = (128, 128, 128)
 LOGITS = (16, 96, 192, 192)
 VOLUME = (192, 384, 384)
+DEMO_SHAPE = (128, 256, 256)
+LIMITED_SHAPE = (2048, 512, 512)
+LIMIT = 1_500_000_000
+IDLE_PEER = "nnunetv2.inference.predict_from_raw_data"
+LARGEST_DIFFERENCE = 0.01
+"""Of the labels of a whole job, in part of the voxels: nnU-Net sums in float16."""
 
 
 def anonymous_bytes() -> int:
@@ -39,8 +59,15 @@ def anonymous_bytes() -> int:
     return int(status.split("RssAnon:")[1].split()[0]) * 1024
 
 
-def measured(work: Callable[[], object]) -> None:
-    """Do some work and print its seconds and by how many megabytes memory grew."""
+class Stopwatch:
+    """Seconds within the network."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+
+def measured(work: Callable[[], object], network: Stopwatch | None = None) -> None:
+    """Do some work and print its seconds, by how many megabytes memory grew, and the network's seconds."""
     before, peak, done = anonymous_bytes(), [0], threading.Event()
 
     def watch() -> None:
@@ -54,10 +81,10 @@ def measured(work: Callable[[], object]) -> None:
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()
-    print(seconds, (peak[0] - before) / 1e6)
+    print(seconds, (peak[0] - before) / 1e6, network.seconds if network else 0)
 
 
-def cheap_network() -> Any:  # noqa: ANN401 - torch is imported where it is needed
+def cheap_network(stopwatch: Stopwatch) -> Any:  # noqa: ANN401 - torch is imported where it is needed
     """Return a network of one multiplication and one addition."""
     import torch  # noqa: PLC0415
 
@@ -69,7 +96,10 @@ def cheap_network() -> Any:  # noqa: ANN401 - torch is imported where it is need
             self.offset = torch.nn.Parameter(torch.linspace(0, 1, CLASSES).view(shape))
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return torch.addcmul(self.offset, image, self.slope)
+            start = time.perf_counter()
+            output = torch.addcmul(self.offset, image, self.slope)
+            stopwatch.seconds += time.perf_counter() - start
+            return output
 
     return Cheap().eval()
 
@@ -86,7 +116,8 @@ def window_ours(path: Path, shape: tuple[int, int, int]) -> None:
     from cryomamba_inference.engine.survey import survey  # noqa: PLC0415
 
     torch.set_num_threads(THREADS)
-    network = cheap_network()
+    stopwatch = Stopwatch()
+    network = cheap_network(stopwatch)
     facts = SimpleNamespace(
         patch_size=PATCH,
         transpose_forward=(0, 1, 2),
@@ -113,7 +144,7 @@ def window_ours(path: Path, shape: tuple[int, int, int]) -> None:
             if isinstance(event, Slab):
                 labels[event.start : event.start + len(event.labels)] = event.labels
 
-    measured(work)
+    measured(work, stopwatch)
 
 
 def window_nnunet(path: Path, shape: tuple[int, int, int]) -> None:
@@ -127,7 +158,8 @@ def window_nnunet(path: Path, shape: tuple[int, int, int]) -> None:
     )
     predictor.configuration_manager = SimpleNamespace(patch_size=PATCH)
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=CLASSES)
-    predictor.network = cheap_network()
+    stopwatch = Stopwatch()
+    predictor.network = cheap_network(stopwatch)
     predictor.allowed_mirroring_axes = None
     predictor.tile_step_size = 0.5
 
@@ -137,7 +169,7 @@ def window_nnunet(path: Path, shape: tuple[int, int, int]) -> None:
         labels = logits.numpy().argmax(0).astype(np.uint8)
         np.memmap(path.with_suffix(".labels"), dtype=np.uint8, mode="w+", shape=shape)[:] = labels
 
-    measured(work)
+    measured(work, stopwatch)
 
 
 def random_logits() -> Any:  # noqa: ANN401 - torch is imported where it is needed
@@ -190,33 +222,49 @@ def resample_nnunet() -> None:
 
 def resample_torch() -> None:
     """Resample by nnU-Net's torch variant, then decide."""
-    import torch  # noqa: PLC0415
     from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet  # noqa: PLC0415
 
     logits = random_logits()
     measured(
         lambda: (
             resample_torch_fornnunet(logits, VOLUME, (2, 2, 2), (1, 1, 1), num_threads=THREADS)
+            .numpy()  # as nnU-Net does, since it is faster than torch
             .argmax(0)
-            .to(torch.uint8)
+            .astype(np.uint8)
         )
     )
 
 
-def side(name: str, *arguments: object) -> tuple[float, float]:
-    """Run one side in a process of its own; return its seconds and megabytes."""
+@dataclass(frozen=True)
+class Side:
+    """What one run of one side took."""
+
+    seconds: float
+    megabytes: float
+    network: float = 0
+
+    @property
+    def outside(self) -> float:
+        """Seconds, without those of the network."""
+        return self.seconds - self.network
+
+
+def side(name: str, *arguments: object) -> Side:
+    """Run one side in a process of its own."""
     command = [sys.executable, "-P", __file__, "--side", name, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
     told = subprocess.run(  # noqa: S603 - ourselves
         command, check=True, stdout=subprocess.PIPE, text=True, env=environment
     ).stdout
-    seconds, megabytes = told.splitlines()[-1].split()
-    return float(seconds), float(megabytes)
+    return Side(*(float(number) for number in told.splitlines()[-1].split()))
 
 
-def line(name: str, ours: float, peer: float) -> None:
-    """Print one result."""
-    print(f"{name} {ours:.3g} {peer:.3g} {peer / ours:.2f}", flush=True)
+def line(name: str, rounds: list[tuple[Side, Side]], figure: Callable[[Side], float]) -> None:
+    """Print one result of rounds of both sides, ours first."""
+    pairs = [(figure(ours), figure(peer)) for ours, peer in rounds]
+    ours, peer = (statistics.median(values) for values in zip(*pairs, strict=True))
+    ratio = statistics.median(other / own for own, other in pairs)
+    print(f"{name} {ours:.3g} {peer:.3g} {ratio:.2f}", flush=True)
 
 
 def write_volume(path: Path, shape: tuple[int, int, int]) -> None:
@@ -227,37 +275,110 @@ def write_volume(path: Path, shape: tuple[int, int, int]) -> None:
             file.write(rng.standard_normal(shape[1:], dtype=np.float32).data)
 
 
+def window_lines(folder: Path, arguments: argparse.Namespace) -> None:
+    """Compare sliding windows."""
+    path, cube = folder / "volume", (arguments.edge,) * 3
+    write_volume(path, cube)
+    rounds = [(side("window-ours", path, *cube), side("window-nnunet", path, *cube)) for _ in range(arguments.rounds)]
+    line("engine-seconds", rounds, lambda run: run.outside)
+    line("engine-network-seconds", rounds, lambda run: run.network)
+    line("engine-megabytes", rounds, lambda run: run.megabytes)
+
+
+def depth_line(folder: Path, _: argparse.Namespace) -> None:
+    """Compare a shallow volume with a deep one."""
+    path, grown = folder / "volume", []
+    for depth in (256, 1024):
+        write_volume(path, (depth, 192, 192))
+        grown.append(side("window-ours", path, depth, 192, 192))
+    line("engine-depth-megabytes", [(grown[0], grown[1])], lambda run: run.megabytes)
+
+
+def resampling_lines(_: Path, arguments: argparse.Namespace) -> None:
+    """Compare ways to resample logits and to decide."""
+    runs = [(side("ours"), side("nnunet"), side("torch")) for _ in range(arguments.rounds)]
+    for index, prefix in ((1, "resample"), (2, "resample-torch")):
+        rounds = [(run[0], run[index]) for run in runs]
+        line(f"{prefix}-seconds", rounds, lambda run: run.seconds)
+        line(f"{prefix}-megabytes", rounds, lambda run: run.megabytes)
+
+
+def whole_job_lines(folder: Path, _: argparse.Namespace) -> None:
+    """Compare whole jobs, and what comes of them."""
+    import nibabel as nib  # noqa: PLC0415 - seconds to import, for this line only
+
+    model, source, target = folder / "model", folder / "volume.nii.gz", folder / "labels.nii.gz"
+    card = whole_jobs.unpack_demo_model(model)
+    task = whole_jobs.prepare_job(folder, model, card, DEMO_SHAPE)
+    volume = np.stack(list(whole_jobs.smooth_noise(DEMO_SHAPE)))
+    nib.save(nib.Nifti1Image(volume.T, np.eye(4)), source)
+    idle = [whole_jobs.idle_megabytes(name) for name in ("cryomamba_inference.run", IDLE_PEER)]
+    ours = whole_jobs.run_weighed(whole_jobs.runner(task), THREADS, log=folder / "ours.log")
+    job = Path(__file__).parent / "peers" / "nnunet_job.py"
+    command = [sys.executable, "-P", *map(str, (job, model, "all", source, target, THREADS))]
+    peer = whole_jobs.run_weighed(command, THREADS, log=folder / "peer.log")
+    differing = float((whole_jobs.labels_of(task) != np.asarray(nib.load(target).dataobj).T).mean())
+    if differing > LARGEST_DIFFERENCE:
+        raise RuntimeError(f"{differing:.2%} of the labels differ: the two did not do the same")
+    rounds = [(Side(ours.seconds, ours.megabytes - idle[0]), Side(peer.seconds, peer.megabytes - idle[1]))]
+    line("whole-job-seconds", rounds, lambda run: run.seconds)
+    line("whole-job-megabytes", rounds, lambda run: run.megabytes)
+
+
+def limited_job_line(folder: Path, _: argparse.Namespace) -> None:
+    """Do a job with less memory than its volume would take."""
+    model, log = folder / "model", folder / "log"
+    card = whole_jobs.write_light_model(model, PATCH[0])
+    task = whole_jobs.prepare_job(folder, model, card, LIMITED_SHAPE, step_size=1.0, mirroring=False)
+    try:
+        with whole_jobs.memory_group(LIMIT) as group:
+            cost = whole_jobs.run_weighed(whole_jobs.runner(task), THREADS, group=group, log=log)
+    except OSError as error:
+        print(f"limited-job-megabytes: no memory control group can be made here ({error})", file=sys.stderr)
+        return
+    whole_jobs.labels_of(task)
+    finished = Side(cost.seconds, cost.megabytes), Side(0, LIMIT / 1e6)
+    line("limited-job-megabytes", [finished], lambda run: run.megabytes)
+
+
+LINES: dict[Callable[[Path, argparse.Namespace], None], tuple[str, ...]] = {
+    window_lines: ("engine-seconds", "engine-network-seconds", "engine-megabytes"),
+    depth_line: ("engine-depth-megabytes",),
+    resampling_lines: tuple(
+        f"{prefix}-{what}" for prefix in ("resample", "resample-torch") for what in ("seconds", "megabytes")
+    ),
+    limited_job_line: ("limited-job-megabytes",),
+    whole_job_lines: ("whole-job-seconds", "whole-job-megabytes"),
+}
+
+
+def do_side(name: str, *rest: str) -> None:
+    """Do one side in this process."""
+    if rest:
+        depth, height, width = (int(edge) for edge in rest[1:])
+        {"window-ours": window_ours, "window-nnunet": window_nnunet}[name](Path(rest[0]), (depth, height, width))
+    else:
+        {"ours": resample_ours, "nnunet": resample_nnunet, "torch": resample_torch}[name]()
+
+
 def main() -> None:
-    """Print all lines, or do one side."""
+    """Print the lines that are asked for, or do one side."""
+    names = [name for lines in LINES.values() for name in lines]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lines", nargs="*", metavar="LINE", help="all of them, if none is named")
     parser.add_argument("--edge", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        name, *rest = arguments.side
-        if rest:
-            depth, height, width = (int(edge) for edge in rest[1:])
-            {"window-ours": window_ours, "window-nnunet": window_nnunet}[name](Path(rest[0]), (depth, height, width))
-        else:
-            {"ours": resample_ours, "nnunet": resample_nnunet, "torch": resample_torch}[name]()
+        do_side(*arguments.side)
         return
-    with tempfile.TemporaryDirectory(prefix="cryomamba-bench-") as folder:
-        path = Path(folder) / "volume"
-        cube = (arguments.edge, arguments.edge, arguments.edge)
-        write_volume(path, cube)
-        ours, peer = side("window-ours", path, *cube), side("window-nnunet", path, *cube)
-        line("engine-seconds", ours[0], peer[0])
-        line("engine-megabytes", ours[1], peer[1])
-        grown = []
-        for depth in (256, 1024):
-            write_volume(path, (depth, 192, 192))
-            grown.append(side("window-ours", path, depth, 192, 192)[1])
-        line("engine-depth-megabytes", *grown)
-    ours = side("ours")
-    for name, prefix in (("nnunet", "resample"), ("torch", "resample-torch")):
-        peer = side(name)
-        line(f"{prefix}-seconds", ours[0], peer[0])
-        line(f"{prefix}-megabytes", ours[1], peer[1])
+    if unknown := set(arguments.lines) - set(names):
+        parser.error(f"no such line: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    for measure, lines in LINES.items():
+        if not arguments.lines or set(arguments.lines) & set(lines):
+            with tempfile.TemporaryDirectory(prefix="cryomamba-bench-") as folder:
+                measure(Path(folder), arguments)
 
 
 if __name__ == "__main__":
