@@ -260,6 +260,27 @@ def test_a_process_is_not_charged_for_what_its_parent_had():
     assert 1 << 20 < int(peak) < 200 << 20
 
 
+def test_what_is_given_up_for_memory_is_in_the_progress_and_in_the_receipt(task, run, monkeypatch):
+    from cryomamba_inference.engine.network import TileNetwork
+
+    forward = TileNetwork._forward
+
+    def narrow(network, tiles):
+        if len(tiles) > 1:
+            raise MemoryError
+        return forward(network, tiles)
+
+    monkeypatch.setattr(TileNetwork, "_forward", narrow)
+
+    done = run(task())
+
+    receipt = json.loads((done.prefix / "receipt.json").read_text())
+    assert receipt["given_up_for_memory"] == ["1 instead of 2 passes at once"]
+    assert receipt["passes_at_once"] == 1
+    messages = [report.progress.message for report in done.reports if report.progress]
+    assert any(message.endswith("(memory: 1 instead of 2 passes at once)") for message in messages)
+
+
 def test_mirroring_and_inversion_change_what_the_network_sees(task, run):
     def labels(**params) -> np.ndarray:
         done = run(task(attempt=labels.attempt, **params))
