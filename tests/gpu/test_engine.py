@@ -46,7 +46,7 @@ FULL = {"patch": (128, 128, 128), "features": (32, 64, 128, 256, 320, 320), "con
 """As nnU-Net plans for large volumes."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def device() -> Iterator[torch.device]:
     if not torch.cuda.is_available():
         pytest.skip("torch sees no NVIDIA GPU that it can use")
@@ -166,6 +166,31 @@ def test_labels_are_those_of_float64_sums_of_the_same_outputs(
     assert len(np.unique(ours)) > 1
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A volume, a model, and what others say of the one with the other."""
+
+    model: Model
+    image: NDArray[np.float32]
+    truth: NDArray[Any]
+    """Labels in float64."""
+    stock: NDArray[Any]
+    """nnU-Net's own."""
+
+
+@pytest.fixture(scope="module")
+def compared(device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> list[Compared]:
+    found = []
+    for seed, shape in enumerate([(61, 50, 47), (48, 66, 52), (70, 44, 50)]):
+        model = model_at(tmp_path_factory.mktemp("compared") / "m", device, **SMALL, seed=seed)
+        image = blobs(shape, seed=seed)
+        truth = reference(model, image[None], spacing_of(model), step_size=0.5, mirroring=True).labels
+        predictor = nnunet_predictor(model, 0.5, mirroring=True, device=device)
+        stock = predictor.predict_single_npy_array(image[None], {"spacing": list(spacing_of(model))})
+        found.append(Compared(model, image, truth, stock))
+    return found
+
+
 @pytest.mark.parametrize(
     "tuning",
     [
@@ -176,24 +201,18 @@ def test_labels_are_those_of_float64_sums_of_the_same_outputs(
     ],
 )
 def test_labels_differ_from_those_in_float64_by_no_more_than_nnunets(
-    device: torch.device, tmp_path: Path, tuning: Tuning
+    device: torch.device, compared: list[Compared], tuning: Tuning
 ) -> None:
     if tuning.compiled and not (shutil.which("cc") or shutil.which("gcc")):
         pytest.skip("torch.compile needs a C compiler, and there is none on this machine")
-    ours = theirs = voxels = 0
-    for number, shape in enumerate([(61, 50, 47), (48, 66, 52), (70, 44, 50)]):
-        model = model_at(tmp_path / str(number), device, **SMALL, seed=number)
-        image = blobs(shape, seed=number)
-        truth = reference(model, image[None], spacing_of(model), step_size=0.5, mirroring=True)
-        predictor = nnunet_predictor(model, 0.5, mirroring=True, device=device)
-        stock = predictor.predict_single_npy_array(image[None], {"spacing": list(spacing_of(model))})
 
-        labelled = run(stream(work_for(model, image, batch=8, tuning=tuning))).labels
+    ours = sum(
+        np.count_nonzero(run(stream(work_for(one.model, one.image, batch=8, tuning=tuning))).labels != one.truth)
+        for one in compared
+    )
 
-        ours += np.count_nonzero(labelled != truth.labels)
-        theirs += np.count_nonzero(stock != truth.labels)
-        voxels += image.size
-    print(f"ours {ours}, nnU-Net {theirs} of {voxels}")
+    theirs = sum(np.count_nonzero(one.stock != one.truth) for one in compared)
+    print(f"ours {ours}, nnU-Net {theirs} of {sum(one.image.size for one in compared)}")
     assert ours <= max(3, 1.1 * theirs)
 
 
