@@ -115,7 +115,7 @@ class Runner:
                 artifacts=[self._store(task, file) for file in files],
                 statistics=statistics,
                 seconds_per_tile=segmentation.seconds_per_tile,
-                device=str(model.device),
+                device=segmentation.device,
             )
             self._commit(task, manifest)
         checkpoint.remove()

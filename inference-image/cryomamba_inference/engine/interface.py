@@ -106,3 +106,5 @@ class Segmentation:
     """Of the network, at the end. The last bits of the result depend on it."""
     seconds_per_tile: float | None
     """Wall time of inference, mirrored passes included, by tile; None where all was done before."""
+    device: str
+    """Where the network was at the end, as torch calls it."""

@@ -141,7 +141,7 @@ class _Run:
             raise Stopped
         self._tick("assemble")
         self.events.put(self._assemble(logits, properties))
-        return Segmentation("nnunet", self._total, (), 1, seconds / self._total)
+        return Segmentation("nnunet", self._total, (), 1, seconds / self._total, str(model.device))
 
     def _assemble(self, logits: torch.Tensor, properties: dict[str, Any]) -> Slab:
         model = self._model

@@ -78,7 +78,8 @@ def stream(work: Work, *, first: int = 0) -> Generator[Tick | Slab, None, Segmen
         yield from run.rows()
     seconds = time.monotonic() - began
     yield run.tick("assemble")
-    return Segmentation("streaming", run.total, (), work.batch, seconds / run.done_here if run.done_here else None)
+    a_tile = seconds / run.done_here if run.done_here else None
+    return Segmentation("streaming", run.total, (), work.batch, a_tile, str(work.model.device))
 
 
 class _Run:

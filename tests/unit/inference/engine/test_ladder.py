@@ -111,6 +111,7 @@ def test_a_model_that_allows_it_goes_to_the_cpu_last_and_goes_on_with_the_next_p
         "sums in main memory",
         "the network on the CPU",
     )
+    assert ours.summary.device == "cpu"
     assert ours.ticks[-1].steps == ours.summary.steps
     assert np.mean(ours.labels != expected.labels) < 1e-3
     # All but the first slab, which two passes at once gave.
