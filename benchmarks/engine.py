@@ -7,7 +7,8 @@ same runs.
 - ``engine-seconds``: all but the network: a sliding window of patch 128 and step 0.5 over 512 cubed, four classes and a
   network that costs next to nothing, from a file to labels; against nnU-Net's `predict_sliding_window_return_logits`.
   ``engine-network-seconds`` is what the network took on either side and is left out there. ``engine-megabytes``: by how
-  much anonymous memory (RssAnon) grew at the peak.
+  much anonymous memory (RssAnon) grew at the peak. ``engine-processor-seconds``: as the first, in seconds of all
+  processors, which a busy machine changes less; resampling has such lines too.
 - ``engine-depth-megabytes``: the same for ours at Z = 256 as ``ours``, at Z = 1024 as ``peer``.
 - ``resample-seconds``, ``resample-megabytes``: logits of sixteen classes from 96 x 192 x 192 to twice that, and the
   decision; against nnU-Net's default resampling, and (``resample-torch-...``) against `resample_torch_fornnunet`.
@@ -60,14 +61,15 @@ def anonymous_bytes() -> int:
 
 
 class Stopwatch:
-    """Seconds within the network."""
+    """Seconds within the network, by the clock and of the process on all processors."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.processor = 0.0
 
 
 def measured(work: Callable[[], object], network: Stopwatch | None = None) -> None:
-    """Do some work and print its seconds, by how many megabytes memory grew, and the network's seconds."""
+    """Do some work and print what `Side` says of it."""
     before, peak, done = anonymous_bytes(), [0], threading.Event()
 
     def watch() -> None:
@@ -76,12 +78,13 @@ def measured(work: Callable[[], object], network: Stopwatch | None = None) -> No
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     work()
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() - used
     done.set()
     watcher.join()
-    print(seconds, (peak[0] - before) / 1e6, network.seconds if network else 0)
+    network = network or Stopwatch()
+    print(seconds, (peak[0] - before) / 1e6, processor, network.seconds, network.processor)
 
 
 def cheap_network(stopwatch: Stopwatch) -> Any:  # noqa: ANN401 - torch is imported where it is needed
@@ -96,9 +99,10 @@ def cheap_network(stopwatch: Stopwatch) -> Any:  # noqa: ANN401 - torch is impor
             self.offset = torch.nn.Parameter(torch.linspace(0, 1, CLASSES).view(shape))
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             output = torch.addcmul(self.offset, image, self.slope)
             stopwatch.seconds += time.perf_counter() - start
+            stopwatch.processor += time.process_time() - used
             return output
 
     return Cheap().eval()
@@ -241,7 +245,11 @@ class Side:
 
     seconds: float
     megabytes: float
+    processor: float = 0
+    """Seconds of the process on all processors, which other programs change less than those by the clock."""
     network: float = 0
+    """Of the seconds, those in the network; then of the processor's."""
+    network_processor: float = 0
 
     @property
     def outside(self) -> float:
@@ -281,6 +289,7 @@ def window_lines(folder: Path, arguments: argparse.Namespace) -> None:
     write_volume(path, cube)
     rounds = [(side("window-ours", path, *cube), side("window-nnunet", path, *cube)) for _ in range(arguments.rounds)]
     line("engine-seconds", rounds, lambda run: run.outside)
+    line("engine-processor-seconds", rounds, lambda run: run.processor - run.network_processor)
     line("engine-network-seconds", rounds, lambda run: run.network)
     line("engine-megabytes", rounds, lambda run: run.megabytes)
 
@@ -300,6 +309,7 @@ def resampling_lines(_: Path, arguments: argparse.Namespace) -> None:
     for index, prefix in ((1, "resample"), (2, "resample-torch")):
         rounds = [(run[0], run[index]) for run in runs]
         line(f"{prefix}-seconds", rounds, lambda run: run.seconds)
+        line(f"{prefix}-processor-seconds", rounds, lambda run: run.processor)
         line(f"{prefix}-megabytes", rounds, lambda run: run.megabytes)
 
 
@@ -342,10 +352,12 @@ def limited_job_line(folder: Path, _: argparse.Namespace) -> None:
 
 
 LINES: dict[Callable[[Path, argparse.Namespace], None], tuple[str, ...]] = {
-    window_lines: ("engine-seconds", "engine-network-seconds", "engine-megabytes"),
+    window_lines: ("engine-seconds", "engine-processor-seconds", "engine-network-seconds", "engine-megabytes"),
     depth_line: ("engine-depth-megabytes",),
     resampling_lines: tuple(
-        f"{prefix}-{what}" for prefix in ("resample", "resample-torch") for what in ("seconds", "megabytes")
+        f"{prefix}-{what}"
+        for prefix in ("resample", "resample-torch")
+        for what in ("seconds", "processor-seconds", "megabytes")
     ),
     limited_job_line: ("limited-job-megabytes",),
     whole_job_lines: ("whole-job-seconds", "whole-job-megabytes"),
