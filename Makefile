@@ -26,7 +26,7 @@ test: lint ## Lint, then all tests
 	$(BIN)/python tools/cluster.py packages
 	$(BIN)/python tools/cluster.py build
 	$(BIN)/python tools/cluster.py load-images
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: venv ## Format, style, types, import directions, drift of generated files
 	$(BIN)/ruff check .

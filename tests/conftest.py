@@ -4,36 +4,44 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from cryomamba_apiserver.adapters.s3_store import S3Connection
 from support.kubernetes import CRD, Kubectl, is_running, tool
 from support.product_images import ProductImages, loaded
 from support.s3 import new_bucket, session_minio
 
-_TESTS = Path(__file__).parent
+_OF_THE_CLUSTER = {
+    "e2e": ("cluster", "images", "operator", "queueing", "rights", "trial"),
+    "integration": ("chart", "cluster_jobs", "gpus", "operator", "pod", "resource"),
+}
+_TOGETHER = {
+    "cluster": tuple(f"tests/{tier}/{name}/" for tier, names in _OF_THE_CLUSTER.items() for name in names),
+    "conformance": ("tests/conformance/",),
+}
+"""Folders whose tests run in one process, one after another: the first share the test cluster, the second a server."""
 
 # A busy machine is no failure, and a failure can be repeated.
 settings.register_profile("cryomamba", deadline=None, derandomize=True)
 settings.load_profile("cryomamba")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together where several processes share them out (`--dist loadgroup`).
+class _Scheduler(LoadScopeScheduling):
+    """Shares tests out to processes, those that need what there is once together, the others by their modules."""
 
-    All that need the test cluster do, since there is one; of the others, those of a package or a module whose fixtures
-    last as long.
-    """
-    for item in items:
-        if "_cluster_goes_at_the_end" in getattr(item, "fixturenames", ()):
-            group = "cluster"
-        elif item.path.is_relative_to(_TESTS / "conformance"):
-            group = "conformance"
-        else:
-            group = item.path.relative_to(_TESTS).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return next((name for name, folders in _TOGETHER.items() if path.startswith(folders)), path)
+
+
+@pytest.hookimpl(optionalhook=True)  # not called where one process runs all
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduler:
+    """Say how `--numprocesses` shares tests out."""
+    return _Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
