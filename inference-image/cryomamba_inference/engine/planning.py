@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cryomamba_crds.model_gate import ModelFacts, network_shape
+from cryomamba_inference.components import component_bytes
 from cryomamba_inference.engine.image import Shape, whole
 from cryomamba_inference.engine.interface import Options
 from cryomamba_inference.engine.memory import Workload, host_memory_needed
@@ -99,6 +100,7 @@ def plan_memory(
         "weights": weights,
         "input": lines + _resampled(tiling, route, channels),
         "labels": _labels(tiling, facts, shape, options),
+        "statistics": component_bytes(math.prod(shape[1:])),
         "preview": _FLOAT * (facts.heads + 3) * math.prod(tiling.padded[1:]),
     }
     tiles = tiling.count * setting.folds
