@@ -148,6 +148,8 @@ UNCHANGEABLE = [
     ("inference.mirroring", False, None),
     ("inference.saveProbabilities", None, True),
     ("inference.saveProbabilities", True, None),
+    ("inference.objectTable", None, True),
+    ("inference.objectTable", True, None),
     ("inference.spacingPolicy", None, "nm"),
     ("inference.spacingPolicy", "nm", "ignore"),
     ("inference.spacingPolicy", "nm", None),
