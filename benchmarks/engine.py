@@ -40,6 +40,7 @@ sys.path.append(str(Path(__file__).parent / "shared"))
 
 import numpy as np
 import whole_jobs
+from volumes import write_volume
 
 THREADS = 2
 CLASSES = 4
@@ -273,14 +274,6 @@ def line(name: str, rounds: list[tuple[Side, Side]], figure: Callable[[Side], fl
     ours, peer = (statistics.median(values) for values in zip(*pairs, strict=True))
     ratio = statistics.median(other / own for own, other in pairs)
     print(f"{name} {ours:.3g} {peer:.3g} {ratio:.2f}", flush=True)
-
-
-def write_volume(path: Path, shape: tuple[int, int, int]) -> None:
-    """Write noise, plane by plane."""
-    rng = np.random.default_rng(0)
-    with path.open("wb") as file:
-        for _ in range(shape[0]):
-            file.write(rng.standard_normal(shape[1:], dtype=np.float32).data)
 
 
 def window_lines(folder: Path, arguments: argparse.Namespace) -> None:

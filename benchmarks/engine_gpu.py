@@ -29,10 +29,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+# `-P` keeps this folder, whose names are those of modules of Python, out of the path.
+sys.path.append(str(Path(__file__).parent / "shared"))
 # Models and nnU-Net's predictor are made as in tests.
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+import numpy as np
+from volumes import write_volume
 
 CLASSES = 4
 PATCH = (128, 128, 128)
@@ -151,14 +154,6 @@ def side(name: str, folder: Path, path: Path, shape: tuple[int, ...], *more: obj
 def line(name: str, ours: float, peer: float, ratio: float) -> None:
     """Print one result."""
     print(f"{name} {ours:.3g} {peer:.3g} {ratio:.2f}", flush=True)
-
-
-def write_volume(path: Path, shape: tuple[int, int, int]) -> None:
-    """Write noise, plane by plane."""
-    rng = np.random.default_rng(0)
-    with path.open("wb") as file:
-        for _ in range(shape[0]):
-            file.write(rng.standard_normal(shape[1:], dtype=np.float32).data)
 
 
 def compare(scratch: Path, edge: int) -> None:
