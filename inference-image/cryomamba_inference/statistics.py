@@ -53,7 +53,6 @@ class LabelStatistics:
         self._voxel_size_nm = voxel_size_nm
         self._weights = None if voxel_size_nm is None else weight_table(voxel_size_nm)
         self._planes_seen = 0
-        self._counts = dict.fromkeys(self._label_ids, 0)
         self._histograms = {label: np.zeros(256, dtype=np.int64) for label in self._label_ids}
         self._last_plane = np.zeros((1, shape_zyx[1] + 2, shape_zyx[2]), dtype=np.uint8)
         self._labels_of_last_block: set[int] = set()
@@ -99,7 +98,7 @@ class LabelStatistics:
         """
         if self._planes_seen != self._shape[0]:
             raise ValueError(f"{self._planes_seen} of {self._shape[0]} planes were handed over")
-        counts = {str(label): self._counts[label] for label in self._label_ids}
+        counts = dict(zip(map(str, self._label_ids), self._totals.voxels.tolist(), strict=True))
         present = self._totals.pick(self._totals.voxels > 0)
         names = [str(label) for label in present.label]
         measured = Measurements(
@@ -133,12 +132,9 @@ class LabelStatistics:
             self._on_components(table)
 
     def _add_block(self, block: NDArray[np.integer]) -> None:
-        counts = {label: int(np.count_nonzero(block == label)) for label in self._label_ids}
-        labels = {label for label, count in counts.items() if count}
-        for label in labels:
-            self._counts[label] += counts[label]
         if self._weights is None:
             return
+        labels = {label for label in self._label_ids if np.any(block == label)}
         planes = np.concatenate([self._last_plane, np.pad(block, ((0, 0), (1, 1), (0, 0)))])
         rows = max(1, _BLOCK_VOXELS // math.prod(planes[:, 0].shape))
         for top in range(0, planes.shape[1] - 1, rows):
